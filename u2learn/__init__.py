@@ -1,0 +1,23 @@
+"""U2Learn: U-Net and U²-Net, built up from one convolution: the code of the book."""
+
+from u2learn.inference import load_model, predict, pretrained, segment
+from u2learn.models.conv import ConvBlock
+from u2learn.models.ulevel import ULevel
+from u2learn.models.unet import UNet, WNet, unet_2015, unet_paddle, unet_s5_d16, unet_small, wnet_small
+
+__version__ = "0.1.0"
+__all__ = [
+    "ConvBlock",
+    "ULevel",
+    "UNet",
+    "WNet",
+    "load_model",
+    "predict",
+    "pretrained",
+    "segment",
+    "unet_2015",
+    "unet_paddle",
+    "unet_s5_d16",
+    "unet_small",
+    "wnet_small",
+]

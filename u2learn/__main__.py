@@ -1,0 +1,4 @@
+from u2learn.cli import main
+
+if __name__ == "__main__":
+    main()

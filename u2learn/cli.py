@@ -1,0 +1,223 @@
+"""The command line: `u2learn data | train | evaluate | predict | reproduce | report`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from u2learn import inference, recipes, results, training
+from u2learn.data import pairs, store
+
+SUITES = {"retina-small": ["drive-small", "stare-small", "chase-small"]}
+SEEDS = 5
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command. A mistake of the user ends in one sentence and exit status 1, not in a traceback."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, OSError, LookupError, training.DivergedError) as error:
+        message = error.args[0] if isinstance(error, KeyError) else error
+        sys.exit(f"u2learn: {message}")
+    except KeyboardInterrupt:
+        sys.exit("u2learn: stopped; the same command goes on from the last checkpoint.")
+
+
+def list_data(_: argparse.Namespace) -> None:
+    print(f"Data sets in {store.data_root()} (set U2LEARN_DATA to look elsewhere):")
+    for line in store.available():
+        print(line)
+
+
+def fetch_data(options: argparse.Namespace) -> None:
+    print(f"{options.set}: {store.fetch(options.set)}")
+
+
+def verify_data(options: argparse.Namespace) -> None:
+    print(store.verify(options.set))
+
+
+def lint_data(options: argparse.Namespace) -> None:
+    print(pairs.lint(options.images, options.masks, num_classes=options.classes))
+
+
+def train(options: argparse.Namespace) -> None:
+    recipe = recipes.get(options.recipe, seed=options.seed)
+    folder = options.folder or runs_folder() / f"{recipe.name}-seed{recipe.seed}"
+    training.train(recipe, folder, device=options.device)
+    print(f"Trained. The run is in {folder}; score it with: u2learn evaluate {folder}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    record = results.measure(options.folder)
+    print(_score_table(record["scores"]))
+    if options.record:
+        print(f"Written: {results.write_record(_record_name(record), record)}")
+
+
+def predict(options: argparse.Namespace) -> None:
+    model, recipe = inference.load_model(options.weights) if options.weights else inference.pretrained()
+    options.output.mkdir(parents=True, exist_ok=True)
+    for path in options.images:
+        probability = inference.segment(model, pairs.read_image(path), recipe)[1]  # (H, W)
+        for ending, picture in (("probability", probability), ("mask", probability > options.threshold)):
+            target = options.output / f"{path.stem}-{ending}.png"
+            Image.fromarray((picture * 255).byte().cpu().numpy()).save(target)
+            print(target)
+
+
+def reproduce(options: argparse.Namespace) -> None:
+    names = SUITES.get(options.suite) or [recipes.get(options.suite).name]
+    runs = [recipes.get(name, seed=seed) for seed in range(options.seeds) for name in names]
+    for done, recipe in enumerate(runs):
+        print(f"{done + 1} of {len(runs)}: {recipe.name}, seed {recipe.seed}", flush=True)
+        record = results.records().get(f"{recipe.name}-seed{recipe.seed}")
+        if record and results.is_current(record):
+            continue
+        folder = runs_folder() / f"{recipe.name}-seed{recipe.seed}"
+        training.train(recipe, folder, device=options.device)
+        record = results.measure(folder)
+        results.write_record(_record_name(record), record)
+        print(_score_table(record["scores"]), flush=True)
+    for recipe in runs[: len(names)]:
+        if all(example.second is not None for example in recipe.examples("test")):
+            results.write_record(f"{recipe.dataset}-second-observer", results.measure_second_observer(recipe))
+
+
+def report(options: argparse.Namespace) -> None:
+    text = options.readme.read_text()
+    begin, end = "<!-- results:begin -->", "<!-- results:end -->"
+    head, _, rest = text.partition(begin)
+    _, found, tail = rest.partition(end)
+    if not found:
+        raise ValueError(f"{options.readme} has no lines {begin} and {end} to put the table between.")
+    new = f"{head}{begin}\n{results.retina_table()}\n{end}{tail}"
+    if options.check and new != text:
+        raise ValueError(
+            f"The table in {options.readme} is not the one that the records give: run `u2learn report`."
+        )
+    options.readme.write_text(new)
+    print(results.retina_table())
+
+
+def runs_folder() -> Path:
+    """Where runs lie: U2LEARN_RUNS, or `runs` below the current folder."""
+    return Path(os.environ.get("U2LEARN_RUNS", "runs"))
+
+
+def _record_name(record: dict) -> str:
+    return f"{record['recipe']['name']}-seed{record['seed']}"
+
+
+def _score_table(scores: dict[str, dict]) -> str:
+    columns = ("dice", "mdice", "iou", "sensitivity", "specificity", "auc")
+    lines = [f"{'protocol':26}" + "".join(f"{column:>13}" for column in columns)]
+    lines += [f"{name:26}" + "".join(f"{100 * s[c]:13.2f}" for c in columns) for name, s in scores.items()]
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="u2learn",
+        description="U-Net and U²-Net: train, test and compare, one recipe at a time.",
+        epilog="To start without any data: u2learn train synthetic-small; "
+        "then: u2learn evaluate runs/synthetic-small-seed0",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(parent, name: str, run, help: str, example: str) -> argparse.ArgumentParser:
+        sub = parent.add_parser(name, help=help, description=help, epilog=f"Example: {example}")
+        sub.set_defaults(run=run)
+        return sub
+
+    data = commands.add_parser("data", help="list, fetch and check data sets; check your own folder of masks")
+    data_commands = data.add_subparsers(metavar="ACTION")
+    data.set_defaults(run=list_data)
+    command(
+        data_commands,
+        "list",
+        list_data,
+        "which data sets there are, and where they must lie",
+        "u2learn data list",
+    )
+    fetch = command(
+        data_commands,
+        "fetch",
+        fetch_data,
+        "download a set from its official home",
+        "u2learn data fetch stare",
+    )
+    verify = command(
+        data_commands, "verify", verify_data, "open every file of a set", "u2learn data verify drive"
+    )
+    for sub in (fetch, verify):
+        sub.add_argument("set", choices=sorted(store.DATASETS), help="the data set")
+    lint = command(
+        data_commands,
+        "lint",
+        lint_data,
+        "look for mistakes in your own images and masks",
+        "u2learn data lint images masks",
+    )
+    lint.add_argument("images", type=Path, help="folder of images")
+    lint.add_argument("masks", type=Path, help="folder of masks, named as the images")
+    lint.add_argument("--classes", type=int, default=2, help="number of classes (default 2)")
+
+    sub = command(
+        commands,
+        "train",
+        train,
+        "train a recipe; goes on where it was stopped",
+        "u2learn train drive-small --seed 1",
+    )
+    sub.add_argument("recipe", choices=recipes.names(), metavar="RECIPE", help=", ".join(recipes.names()))
+    sub.add_argument(
+        "--seed", type=int, default=0, help="seed of weights, order and augmentation (default 0)"
+    )
+    sub.add_argument("--folder", type=Path, help="the run's folder (default runs/RECIPE-seedN)")
+    sub.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+
+    sub = command(
+        commands,
+        "evaluate",
+        evaluate,
+        "score a finished run under every protocol",
+        "u2learn evaluate runs/drive-small-seed0",
+    )
+    sub.add_argument("folder", type=Path, help="the run's folder")
+    sub.add_argument("--record", action="store_true", help="also write the record into results/")
+
+    sub = command(
+        commands,
+        "predict",
+        predict,
+        "segment the vessels of fundus photographs",
+        "u2learn predict eye.jpg --output maps",
+    )
+    sub.add_argument("images", type=Path, nargs="+", help="photographs")
+    sub.add_argument(
+        "--weights", type=Path, help="a run's folder or a weights file (default: the one that ships)"
+    )
+    sub.add_argument("--output", type=Path, default=Path(), help="folder for the maps (default: here)")
+    sub.add_argument(
+        "--threshold", type=float, default=0.5, help="vessel where the probability is above (default 0.5)"
+    )
+
+    sub = command(
+        commands,
+        "reproduce",
+        reproduce,
+        "train and score all runs of a suite; what has a record is skipped, what was stopped goes on",
+        "u2learn reproduce retina-small",
+    )
+    sub.add_argument("suite", help=f"a suite ({', '.join(SUITES)}) or one recipe")
+    sub.add_argument("--seeds", type=int, default=SEEDS, help=f"how many seeds (default {SEEDS})")
+    sub.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+
+    sub = command(commands, "report", report, "write the table of results into the README", "u2learn report")
+    sub.add_argument("--readme", type=Path, default=Path("README.md"), help="the file (default README.md)")
+    sub.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    return parser

@@ -1,0 +1,245 @@
+"""From uint8 images on the device to training batches: windows, augmentation, normalisation, all as tensors.
+
+A 40,000-iteration run of 16 windows reads 640,000 windows: done image by image on the CPU it would wait for
+its data. Here the whole data set lies on the device as uint8 and a batch is a handful of tensor operations.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a training window. Probabilities are 0.5 where there is a choice.
+
+    scale: factor of the image's size, uniform in this range. rotate: degrees, uniform in ± this.
+    flips: "", "h", "v" or "hv". max_share: draw the window again (at most 10 times) while one class covers
+    this share of it or more; 1 switches the rule off. photometric: OpenMMLab's brightness, contrast,
+    saturation and hue. jitter: contrast factor and brightness shift, uniform in ± this, in units of the
+    normalised image.
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    rotate: float = 0.0
+    flips: str = ""
+    max_share: float = 1.0
+    photometric: bool = False
+    jitter: float = 0.0
+
+
+def sample_batch(
+    images: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    crop: tuple[int, int],
+    augment: Augmentation,
+    generator: torch.Generator,
+    num_classes: int = 2,
+) -> tuple[Tensor, Tensor]:
+    """Cut a random window of `crop` (height, width) pixels from each image of `index`.
+
+    The window is scaled, rotated and flipped as `augment` says.
+    images: uint8 (N, 3, H, W); labels: uint8 (N, H, W); index: int64 (B,), which images. Returns float32
+    (B, 3, h, w) in [0, 1] and int64 (B, h, w). Image and label are read at the same places, the image
+    bilinearly, the label at the nearest pixel; outside of the image they are black and 255 (ignore).
+
+    Source: mmsegmentation 0.30, datasets/pipelines/transforms.py (Resize, RandomCrop with cat_max_ratio).
+    """
+    tries = 11 if augment.max_share < 1 else 1  # one draw and ten more
+    y, x = _window_grid(
+        len(index), tries, images.shape[-2:], crop, augment, generator
+    )  # each (B, tries, h, w)
+    candidates = _read_nearest(labels, index, y, x)  # (B, tries, h, w)
+    accepted = _largest_share(candidates, num_classes) < augment.max_share  # (B, tries)
+    accepted[:, -1] = True  # the last draw is kept in any case
+    chosen = accepted.int().argmax(dim=1)  # the first that was accepted
+    each = torch.arange(len(index), device=images.device)
+    return _read_bilinear(images, index, y[each, chosen], x[each, chosen]), candidates[each, chosen].long()
+
+
+def photometric_distortion(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast, saturation and hue, each for half of the images; (B, 3, H, W) in [0, 1].
+
+    Brightness + U(-32, 32) / 255; contrast x U(0.5, 1.5), before the colours or after them by a fair coin;
+    saturation x U(0.5, 1.5); hue turned by up to ±36 degrees. Clipped to [0, 1] after each step.
+
+    Source: mmsegmentation 0.30, PhotoMetricDistortion (there on uint8, here without rounding).
+    """
+
+    def draw(low: float, high: float, neutral: float) -> Tensor:
+        values = _uniform(generator, low, high, len(images))
+        use = _uniform(generator, 0, 1, len(images)) < 0.5
+        return torch.where(use, values, neutral)[:, None, None, None]  # (B, 1, 1, 1)
+
+    contrast = draw(0.5, 1.5, 1)
+    early = _uniform(generator, 0, 1, len(images), 1, 1, 1) < 0.5
+    images = (images + draw(-32 / 255, 32 / 255, 0)).clamp(0, 1)
+    images = (images * torch.where(early, contrast, 1)).clamp(0, 1)
+    hue, saturation, value = rgb_to_hsv(images).unbind(1)
+    saturation = (saturation * draw(0.5, 1.5, 1)[:, 0]).clamp(0, 1)
+    hue = (hue + draw(-0.1, 0.1, 0)[:, 0]) % 1
+    images = hsv_to_rgb(torch.stack([hue, saturation, value], dim=1))
+    return (images * torch.where(early, 1, contrast)).clamp(0, 1)
+
+
+def normalise(images: Tensor, how: str) -> Tensor:
+    """Shift and scale images (B, 3, H, W) in [0, 1] as a network expects them.
+
+    "imagenet": by ImageNet's mean and deviation (OpenMMLab); "half": to [-1, 1] (PaddleSeg); "image": each
+    channel of each image to mean 0, deviation 1. Cut windows only *after* "image", which needs the whole
+    image.
+
+    Raises:
+        ValueError: `how` is not one of these.
+    """
+    mean, std = normalisation(images, how)
+    return (images - mean) / std
+
+
+def normalisation(images: Tensor, how: str) -> tuple[Tensor, Tensor]:
+    """The mean and deviation that `normalise` uses: two tensors that broadcast to (B, 3, H, W)."""
+    if how == "image":
+        std, mean = torch.std_mean(images.float(), dim=(2, 3), keepdim=True)
+        return mean, std.clamp(min=1e-6)  # a flat image becomes all zero
+    if how not in NORMALISATIONS:
+        raise ValueError(
+            f"Unknown normalisation {how!r}: choose 'image', {', '.join(map(repr, NORMALISATIONS))}."
+        )
+    mean, std = (torch.tensor(x, device=images.device)[None, :, None, None] for x in NORMALISATIONS[how])
+    return mean, std
+
+
+NORMALISATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+def jitter(images: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """Contrast times 1 ± amount and brightness ± amount, one draw an image; for normalised (B, 3, H, W)."""
+    gain = _uniform(generator, 1 - amount, 1 + amount, len(images), 1, 1, 1)
+    return images * gain + _uniform(generator, -amount, amount, len(images), 1, 1, 1)
+
+
+def shrink(image: Tensor, label: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Shrink uint8 (3, H, W) and (H, W) to a long side of at most `side` pixels; never enlarge.
+
+    The image is averaged over what falls together (anti-aliased), and so is each class of the label: a
+    pixel takes the class with the largest share. Lines thinner than half a new pixel are lost.
+    """
+    size = shrunk_size(image.shape[-2:], side)
+    if size == tuple(image.shape[-2:]):
+        return image, label
+    classes = torch.unique(label)
+    shares = (label[None] == classes[:, None, None]).float()  # (classes, H, W)
+    return resize(image / 255, size).mul(255).round().byte(), classes[resize(shares, size).argmax(dim=0)]
+
+
+def shrunk_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """The (height, width) of `size` after shrinking the long side to at most `side` pixels."""
+    factor = min(1.0, side / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize float (C, H, W) bilinearly to (C, *size), averaging over what falls together when shrinking."""
+    return F.interpolate(maps[None], size=tuple(size), mode="bilinear", align_corners=False, antialias=True)[
+        0
+    ]
+
+
+def rgb_to_hsv(rgb: Tensor) -> Tensor:
+    """(B, 3, H, W) in [0, 1] -> hue, saturation, value, all in [0, 1]; hue 0 is red, 1/3 green."""
+    value, top = rgb.max(dim=1)
+    spread = value - rgb.min(dim=1).values
+    red, green, blue = rgb.unbind(1)
+    safe = spread.clamp(min=1e-12)
+    sectors = torch.stack([(green - blue) / safe, (blue - red) / safe + 2, (red - green) / safe + 4], dim=1)
+    hue = sectors.gather(1, top[:, None])[:, 0] / 6 % 1
+    return torch.stack([hue, spread / value.clamp(min=1e-12), value], dim=1)
+
+
+def hsv_to_rgb(hsv: Tensor) -> Tensor:
+    """The inverse of `rgb_to_hsv`."""
+    hue, saturation, value = hsv.unbind(1)
+    offsets = torch.tensor([5.0, 3.0, 1.0], device=hsv.device)[None, :, None, None]  # red, green, blue
+    k = (offsets + 6 * hue[:, None]) % 6
+    ramp = torch.minimum(k, 4 - k).clamp(0, 1)
+    return value[:, None] * (1 - saturation[:, None] * ramp)
+
+
+def _window_grid(
+    batch: int,
+    tries: int,
+    size: tuple[int, int],
+    crop: tuple[int, int],
+    augment: Augmentation,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Where to read each window: y and x (B, tries, h, w) in pixels; 0 is the first pixel's centre."""
+    device = generator.device
+    scale = _uniform(
+        generator, *augment.scale, batch, 1, 1, 1
+    )  # the tries of a window share all but their place
+    angle = math.radians(1) * _uniform(generator, -augment.rotate, augment.rotate, batch, 1, 1, 1)
+    centre = []
+    for side, window in zip(size, crop, strict=True):
+        room = (side * scale - window).clamp(min=0).floor()  # how far it may slide on the scaled image
+        offset = (_uniform(generator, 0, 1, batch, tries, 1, 1) * (room + 1)).floor()  # whole pixels
+        centre.append((offset + window / 2) / scale - 0.5)
+    v, u = torch.meshgrid(
+        *(torch.arange(n, device=device) - (n - 1) / 2 for n in crop), indexing="ij"
+    )  # (h, w)
+    v, u = v / scale, u / scale
+    if "h" in augment.flips:
+        u = u * _sign(generator, batch)
+    if "v" in augment.flips:
+        v = v * _sign(generator, batch)
+    return centre[0] + angle.cos() * v - angle.sin() * u, centre[1] + angle.sin() * v + angle.cos() * u
+
+
+def _read_nearest(labels: Tensor, index: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """labels (N, H, W) of `index` (B,) at the pixels nearest to y, x (B, tries, h, w); outside is 255."""
+    _, height, width = labels.shape
+    y, x = y.round().long(), x.round().long()
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    place = (index[:, None, None, None] * height + y.clamp(0, height - 1)) * width + x.clamp(0, width - 1)
+    return torch.where(inside, labels.take(place), IGNORE)
+
+
+def _read_bilinear(images: Tensor, index: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """images (N, 3, H, W) of `index` (B,) at y, x (B, h, w), between four pixels: (B, 3, h, w) in [0, 1]."""
+    _, channels, height, width = images.shape
+    inside = (y.round() >= 0) & (y.round() < height) & (x.round() >= 0) & (x.round() < width)
+    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)  # the outermost half pixel repeats the border
+    plane = index[:, None] * channels + torch.arange(channels, device=images.device)  # (B, 3)
+    top, left = y.floor(), x.floor()
+    total = 0
+    for row in (top, top + 1):
+        for column in (left, left + 1):
+            weight = (1 - (y - row).abs()) * (1 - (x - column).abs()) * inside
+            place = row.long().clamp(max=height - 1) * width + column.long().clamp(max=width - 1)  # (B, h, w)
+            pixels = images.take(plane[:, :, None, None] * (height * width) + place[:, None])  # (B, 3, h, w)
+            total = total + weight[:, None] * pixels
+    return total / 255
+
+
+def _largest_share(labels: Tensor, num_classes: int) -> Tensor:
+    """The share of the most frequent class in (..., h, w) among pixels that are not ignored; 1 if all are."""
+    counts = torch.stack([(labels == c).sum(dim=(-2, -1)) for c in range(num_classes)])  # (K, ...)
+    return torch.where(counts.sum(0) > 0, counts.amax(0) / counts.sum(0).clamp(min=1), 1.0)
+
+
+def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
+
+
+def _sign(generator: torch.Generator, batch: int) -> Tensor:
+    """-1 or 1 by a fair coin, (B, 1, 1, 1)."""
+    return torch.where(_uniform(generator, 0, 1, batch, 1, 1, 1) < 0.5, -1.0, 1.0)

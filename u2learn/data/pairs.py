@@ -1,0 +1,349 @@
+"""One image with its labels: reading both from files, checking them, and looking over a folder of one's own."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+IGNORE = 255
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".ppm", ".pgm", ".webp")
+MASK_WORDS = "masks?|labels?|gt|groundtruth|annotations?|seg|segmentation|manual[12]?|1stho|2ndho|ah|vk"
+IMAGE_WORDS = "images?|img|im|training|test|photo"
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One image with its labels, checked when it is made.
+
+    Attributes:
+        name: what messages and tables call it.
+        image: uint8 (3, H, W), RGB.
+        label: uint8 (H, W), class ids; 255 = ignore.
+        field: bool (H, W), True inside the field of view, or None.
+        second: uint8 (H, W), the label of a second annotator, or None.
+        num_classes: how many class ids there are.
+
+    Raises:
+        ValueError: if an array has another type, size or other values than stated.
+    """
+
+    name: str
+    image: np.ndarray
+    label: np.ndarray
+    field: np.ndarray | None = None
+    second: np.ndarray | None = None
+    num_classes: int = 2
+
+    def __post_init__(self) -> None:
+        _check(self.name, "image", self.image, np.uint8, 3)
+        if len(self.image) != 3:
+            raise ValueError(
+                f"{self.name}: image has the shape {self.image.shape}, expected (3, H, W); for channels that come "
+                "last use image.transpose(2, 0, 1), for a grey image np.stack([image] * 3)."
+            )
+        _check(self.name, "label", self.label, np.uint8, 2)
+        for what, array in (("label", self.label), ("second", self.second), ("field", self.field)):
+            if array is None:
+                continue
+            _check(self.name, what, array, bool if what == "field" else np.uint8, 2)
+            if array.shape != self.image.shape[1:]:
+                raise ValueError(
+                    f"{self.name}: the {what} is {array.shape[0]} x {array.shape[1]}, the image "
+                    f"{self.image.shape[1]} x {self.image.shape[2]} (height x width); they must be of one size."
+                )
+            if what != "field":
+                check_classes(array, self.num_classes, f"{self.name}: the {what}")
+
+
+def _check(name: str, what: str, array: object, dtype: type, ndim: int) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != ndim:
+        kind = getattr(array, "dtype", type(array).__name__)
+        shape = tuple(getattr(array, "shape", ()))
+        raise ValueError(
+            f"{name}: {what} must be a NumPy array of {np.dtype(dtype)} with {ndim} axes, not {kind} {shape}."
+        )
+
+
+def check_classes(label: np.ndarray, num_classes: int, what: str) -> None:
+    """Every value of a label map is a class id or 255.
+
+    Raises:
+        ValueError: if not; says which values there are, and what they look like.
+    """
+    found = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
+    wrong = found[(found >= num_classes) & (found != IGNORE)]
+    looks_like_mask = num_classes == 2 and IGNORE in found and 1 not in found
+    if len(wrong) or looks_like_mask:
+        hint = "this looks like a 0/255 mask; read it with read_mask, or divide by 255"
+        if not looks_like_mask:
+            hint = f"with {num_classes} classes the ids are 0 to {num_classes - 1}, and {IGNORE} means ignore"
+        raise ValueError(f"{what} has values {_listed(found)}: {hint}.")
+
+
+def _listed(values: Iterable, most: int = 6) -> str:
+    values = [str(value) for value in values]
+    return ", ".join(values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """An RGB image, uint8 (3, H, W), from any format that Pillow reads, also compressed with gzip.
+
+    Grey images get three equal channels, 16-bit ones are scaled to 8 bits, transparent ones lie on black, and a
+    rotation that a camera noted is carried out.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no image, is damaged, holds several images or more than 16 bits a channel.
+    """
+    picture = _open(path)
+    if picture.mode.startswith(("I", "F")):
+        grey = _integers(picture, path)
+        grey = (grey / 257).round().astype(np.uint8) if "16" in picture.mode or grey.max() > 255 else grey
+        return np.repeat(grey.astype(np.uint8)[None], 3, axis=0)
+    return np.ascontiguousarray(np.asarray(_opaque(picture).convert("RGB")).transpose(2, 0, 1))
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """A binary mask, uint8 (H, W) of 0 and 1, whether it is stored as 0/1, 0/255, palette, grey or colour.
+
+    Of two grey values the larger is 1. Where there are more (a JPEG, soft edges), 128 and above is 1, as in
+    OpenMMLab's converters. An image of one value is full if this is 1 or at least 128, else empty.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file cannot be read as an image, or is no mask: a label map of more classes, a photograph.
+    """
+    picture = _open(path)
+    grey = _integers(picture, path) if picture.mode.startswith(("I", "F")) else np.asarray(
+        _opaque(picture).convert("RGB").convert("L")
+    )
+    grey = grey // 257 if grey.max() > 255 else grey
+    counts = np.bincount(grey.ravel(), minlength=256)
+    values = np.flatnonzero(counts)
+    if len(values) == 1:
+        return np.full(grey.shape, values[0] == 1 or values[0] >= 128, np.uint8)
+    if len(values) == 2 and values[0] < 128:
+        return (grey == values[1]).astype(np.uint8)
+    between = counts[32:224].sum() / grey.size
+    if values[0] >= 128 or values[-1] < 128 or between > 0.25:
+        raise ValueError(
+            f"{path} is no binary mask: it has the grey values {_listed(values)}"
+            + (f", and {between:.0%} of its pixels are neither dark nor bright." if between > 0.25 else ".")
+            + " Is it the image itself, or a label map of more than two classes (then use read_label)?"
+        )
+    return (grey >= 128).astype(np.uint8)
+
+
+def read_label(path: str | Path, num_classes: int = 2) -> np.ndarray:
+    """A label map, uint8 (H, W) of class ids with 255 = ignore. Two classes are read by `read_mask`.
+
+    Of a palette image the indices are the ids, of a grey image the grey values.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file cannot be read, is in colour, or holds ids that are no classes.
+    """
+    if num_classes == 2:
+        return read_mask(path)
+    picture = _open(path)
+    if picture.mode.startswith(("I", "F")):
+        label = _integers(picture, path)
+    elif picture.mode in ("1", "L", "P"):
+        label = np.asarray(picture)
+    else:
+        label = np.asarray(_opaque(picture).convert("RGB"))
+        if (label != label[..., :1]).any():
+            raise ValueError(f"{path} is in colour; a label map holds class ids: translate its colours to ids first.")
+        label = label[..., 0]
+    if label.max() > 255:
+        raise ValueError(f"{path} has values up to {label.max()}; class ids go up to 254.")
+    label = label.astype(np.uint8)
+    check_classes(label, num_classes, str(path))
+    return label
+
+
+def _open(path: str | Path) -> Image.Image:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            picture = Image.open(file)
+            count = getattr(picture, "n_frames", 1)
+            picture.load()
+    except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image; it is damaged, cut short or none ({error}).") from error
+    if count > 1 and picture.format != "MPO":
+        raise ValueError(f"{path} holds {count} images; split it into one file each.")
+    return ImageOps.exif_transpose(picture)
+
+
+def _integers(picture: Image.Image, path: str | Path) -> np.ndarray:
+    values = np.asarray(picture)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"{path} has 32 bits a pixel ({values.min()} to {values.max()}); convert it to 8 or 16 bits.")
+    return values.astype(np.int64)
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    if "A" not in picture.getbands() and "transparency" not in picture.info:
+        return picture
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that `lint` saw. `level` is "error" (training fails or learns rubbish), "warning" or "note"."""
+
+    level: str
+    kind: str
+    file: str
+    text: str
+
+
+class Report(list):
+    """The findings of `lint`; printed, they are grouped, worst first, under a line that sums up the data."""
+
+    def __init__(self, findings: Iterable[Finding], pairs: int, balance: np.ndarray):
+        super().__init__(sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.level)))
+        self.pairs = pairs
+        self.balance = balance      # (K,), share of the pixels by class
+
+    def __str__(self) -> str:
+        shares = ", ".join(f"class {k} {share:.1%}" for k, share in enumerate(self.balance))
+        lines = [f"{self.pairs} pairs of image and mask" + (f"; pixels: {shares}" if self.pairs else "")]
+        for (level, kind), group in _grouped(self, lambda finding: (finding.level, finding.kind)).items():
+            lines.append(f"{level}: {kind} ({len(group)})")
+            lines += [f"    {finding.file}: {finding.text}" for finding in group[:5]]
+            lines += [f"    and {len(group) - 5} more"] * (len(group) > 5)
+        return "\n".join(lines if len(self) else [*lines, "nothing to complain about"])
+
+
+def lint(images_folder: str | Path, masks_folder: str | Path, num_classes: int = 2) -> Report:
+    """Looks for what usually goes wrong with one's own data, before hours of training show it.
+
+    Pairs images and masks by name (`eye7.jpg` with `eye7.png`, `eye7_mask.png`, `mask_eye7.png`, `eye7_manual1.gif`),
+    opens every file, and reports what has no partner, cannot be read, differs in size, holds values that are no class
+    ids, is empty, nearly full, stored with losses, or present twice. Both folders may be one and the same.
+
+    Raises:
+        FileNotFoundError: if a folder does not exist.
+    """
+    findings: list[Finding] = []
+
+    def find(level: str, kind: str, file: str, text: str) -> None:
+        findings.append(Finding(level, kind, file, text))
+
+    images, masks = _files(images_folder), _files(masks_folder)
+    if Path(images_folder).resolve() == Path(masks_folder).resolve():
+        masks = [path for path in masks if _bare(path, MASK_WORDS) != _stem(path)]
+        images = [path for path in images if path not in masks]
+    for folder, files in ((images_folder, images), (masks_folder, masks)):
+        if not files:
+            find("error", "empty folder", str(folder), f"holds no file that ends in {', '.join(ENDINGS)}")
+    pairs = _pair(images, masks, find)
+
+    sizes, contents, counts = Counter(), defaultdict(list), np.zeros(num_classes, np.int64)
+    grey, white = [], []
+    for image_path, mask_path in pairs:
+        try:
+            image, mask = read_image(image_path), read_label(mask_path, num_classes)
+        except ValueError as error:
+            find("error", "unreadable", f"{image_path.name}, {mask_path.name}", str(error))
+            continue
+        sizes[image.shape[1:]] += 1
+        contents["image", hashlib.sha256(image).digest()].append(image_path.name)
+        if image.shape[1:] != mask.shape:
+            (h, w), (mask_h, mask_w) = image.shape[1:], mask.shape
+            hint = "; turned by 90 degrees?" if (h, w) == (mask_w, mask_h) else ""
+            find("error", "sizes differ", mask_path.name, f"{mask_h} x {mask_w}, its image is {h} x {w}{hint}")
+        if (image == image[:1]).all():
+            grey.append(image_path.name)
+        seen = np.bincount(mask.ravel(), minlength=256)[:num_classes]
+        counts += seen
+        if np.count_nonzero(seen) > 1:
+            contents["mask", hashlib.sha256(mask).digest()].append(mask_path.name)
+        elif seen.any():
+            find("warning", "one class only", mask_path.name, f"every pixel is of class {seen.argmax()}")
+        stored = np.unique(np.asarray(_open(mask_path)))
+        if num_classes == 2 and len(stored) > 2:
+            find("warning", "more than two values", mask_path.name,
+                 f"{_listed(stored)}: soft edges or JPEG; read_mask cuts at 128, store masks as PNG")
+        elif num_classes == 2 and stored.max() == 255:
+            white.append(mask_path.name)
+
+    for (what, _), names in contents.items():
+        if len(names) > 1:
+            harm = "; one in training and one in the test spoil the score" if what == "image" else ""
+            find("warning", "duplicates", names[0], f"the same {what} as {_listed(names[1:])}{harm}")
+    balance = counts / max(counts.sum(), 1)
+    if num_classes == 2 and balance[1] > 0.5:
+        text = f"{balance[1]:.0%} of all pixels are foreground: are the masks inverted?"
+        find("warning", "mostly foreground", str(masks_folder), text)
+    if white:
+        text = f"{len(white)} of {len(pairs)}; read_mask makes them 0 and 1. Read in another way, 255 means 'ignore' here"
+        find("note", "masks of 0 and 255", str(masks_folder), f"{text}, and elsewhere it makes losses negative")
+    if len(sizes) > 1:
+        listed = _listed(f"{h} x {w} ({n})" for (h, w), n in sizes.most_common())
+        find("note", "several sizes", str(images_folder), f"{listed}; a batch needs crops, or one size")
+    if grey:
+        find("note", "grey images", str(images_folder), f"{len(grey)} of {len(pairs)} have no colour: {_listed(grey)}")
+    return Report(findings, len(pairs), balance)
+
+
+def _files(folder: str | Path) -> list[Path]:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder.")
+    found = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in found if path.name.lower().removesuffix(".gz").endswith(ENDINGS))
+
+
+def _stem(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(".gz")).stem
+
+
+def _bare(path: Path, words: str = f"{MASK_WORDS}|{IMAGE_WORDS}") -> str:
+    """The name without what only says that it is an image or a mask: eye7_mask, mask_eye7, eye7.ah -> eye7."""
+    stem, shorter = None, _stem(path)
+    while shorter != stem:
+        stem = shorter
+        shorter = re.sub(rf"^(?:{words})[-_. ]+(?=.)|(?<=.)[-_. ]+(?:{words})$", "", stem)
+    return stem
+
+
+def _grouped(items: Iterable, key) -> dict:
+    groups = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return groups
+
+
+def _pair(images: list[Path], masks: list[Path], find) -> list[tuple[Path, Path]]:
+    """Images with their masks: by the whole name first, then by the bare one."""
+    pairs = []
+    for name in (_stem, _bare):
+        wanted = _grouped(masks, name)
+        for key, rivals in _grouped(images, name).items():
+            partners = wanted.get(key, [])
+            if len(rivals) == len(partners) == 1:
+                pairs.append((rivals[0], partners[0]))
+                images, masks = [p for p in images if p != rivals[0]], [p for p in masks if p != partners[0]]
+            elif partners and name is _bare:
+                find("error", "ambiguous names", rivals[0].name,
+                     f"images {_listed(p.name for p in rivals)} go with masks {_listed(p.name for p in partners)}")
+                images, masks = [p for p in images if p not in rivals], [p for p in masks if p not in partners]
+    for path in images:
+        find("error", "image without mask", path.name, f"no mask is named {_bare(path)}, {_bare(path)}_mask or the like")
+    for path in masks:
+        find("error", "mask without image", path.name, f"no image is named {_bare(path)}")
+    return sorted(pairs)

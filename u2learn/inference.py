@@ -1,0 +1,186 @@
+"""From a model's logits to a prediction for a whole image: sliding window, flips, scales, any size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from u2learn.data.augment import normalise, resize, shrunk_size
+from u2learn.data.pairs import Example
+from u2learn.metrics.overlap import OverlapScores
+from u2learn.models.weights import part, read_tensors
+from u2learn.recipes import Recipe
+
+WINDOW_BATCH = 32  # windows that go through the network together; bounds the memory, whatever the image
+
+
+def window_starts(size: int, window: int, stride: int) -> list[int]:
+    """First pixels of the windows that cover `size` pixels; the last one is moved back to end at the border.
+
+    Raises:
+        ValueError: a window or stride below 1, or a stride that would leave gaps.
+
+    Source: mmsegmentation 0.30, segmentors/encoder_decoder.py, slide_inference.
+    """
+    if window < 1 or not 1 <= stride <= window:
+        raise ValueError(
+            f"A window of {window} with a stride of {stride} leaves gaps: 1 <= stride <= window is due."
+        )
+    count = max(size - window + stride - 1, 0) // stride + 1
+    return [max(min(i * stride, size - window), 0) for i in range(count)]
+
+
+@torch.no_grad()
+def slide(model: nn.Module, image: Tensor, window: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """Logits (K, H, W) of a normalised image (3, H, W), averaged over the windows that see a pixel.
+
+    Source: mmsegmentation 0.30, slide_inference: logits are summed and divided by the number of hits.
+    """
+    height, width = image.shape[1:]
+    places = [
+        (y, x)
+        for y in window_starts(height, window[0], stride[0])
+        for x in window_starts(width, window[1], stride[1])
+    ]
+    total, hits = None, image.new_zeros(height, width)
+    for i in range(0, len(places), WINDOW_BATCH):
+        batch = places[i : i + WINDOW_BATCH]
+        crops = torch.stack(
+            [image[:, y : y + window[0], x : x + window[1]] for y, x in batch]
+        )  # (B, 3, h, w)
+        logits = model(crops)[0].float()  # (B, K, h, w)
+        if total is None:
+            total = logits.new_zeros(logits.shape[1], height, width)
+        for (y, x), one in zip(batch, logits, strict=True):
+            total[:, y : y + window[0], x : x + window[1]] += one
+            hits[y : y + window[0], x : x + window[1]] += 1
+    return total / hits
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    image: Tensor,
+    window: tuple[int, int] | int | None = None,
+    stride: tuple[int, int] | int | None = None,
+    flips: str | bool = False,
+    scales: Sequence[float] = (1,),
+) -> Tensor:
+    """Class probabilities (K, H, W) for one image (3, H, W), normalised as the model expects it.
+
+    The whole image goes through at once, or windows of `window` pixels every `stride` (default: two thirds of
+    the window). flips: "h" (or True) adds the left-right view, "hv" also the up-down and the turned one.
+    scales: factors of the image's size. Each view's logits come back to the native size, and the softmax of
+    all views is averaged. The model runs in eval mode and is left in the mode in which it was.
+
+    Raises:
+        ValueError: not a float image (3, H, W), or unknown flips.
+
+    Source: mmsegmentation 0.30, segmentors/encoder_decoder.py (inference, aug_test).
+    """
+    if image.ndim != 3 or not image.is_floating_point():
+        raise ValueError(
+            f"predict takes one normalised float image (3, H, W), got {image.dtype} {tuple(image.shape)}; "
+            "for a photograph as it comes from a file use segment(model, image, recipe)."
+        )
+    flips = {False: "", True: "h"}.get(flips, flips)
+    if flips not in VIEWS:
+        raise ValueError(f"flips is one of {', '.join(map(repr, VIEWS))}, not {flips!r}.")
+    native, total, count = image.shape[1:], 0, 0
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        for scale in scales:
+            size = [max(1, int(side * scale + 0.5)) for side in native]
+            scaled = _resize(image, size)  # (3, h, w)
+            windows = _pair(window or size)
+            strides = _pair(stride or [max(1, side * 2 // 3) for side in windows])
+            for axes in VIEWS[flips]:
+                logits = slide(model, scaled.flip(axes), windows, strides).flip(axes)  # (K, h, w)
+                total, count = total + _resize(logits, native).softmax(dim=0), count + 1
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return total / count
+
+
+VIEWS = {"": [[]], "h": [[], [2]], "hv": [[], [2], [1], [1, 2]]}
+
+
+def segment(model: nn.Module, image: Tensor | np.ndarray, recipe: Recipe) -> Tensor:
+    """Class probabilities (K, H, W) for a photograph, uint8 (3, H, W), tested as the model's recipe says.
+
+    Shrinks and normalises as in training, predicts with the recipe's window and flips, and brings the
+    probabilities back to the photograph's own size.
+
+    Raises:
+        ValueError: not a uint8 image of three channels.
+    """
+    image = torch.as_tensor(image)
+    if image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3:
+        raise ValueError(f"segment takes a uint8 image (3, H, W), got {image.dtype} {tuple(image.shape)}.")
+    size = image.shape[1:]
+    image = image.to(next(model.parameters()).device) / 255
+    image = resize(image, shrunk_size(size, recipe.side)) if recipe.side else image
+    image = normalise(image[None], recipe.normalisation)[0]
+    probabilities = predict(model, image, recipe.window, recipe.stride, recipe.flips)
+    return resize(probabilities, size)
+
+
+def evaluate(
+    model: nn.Module, recipe: Recipe, examples: Sequence[Example], progress: bool = False
+) -> OverlapScores:
+    """Segment every example as the recipe says and count, for all protocols at once."""
+    scores = OverlapScores()
+    for example in tqdm(examples, desc="evaluating", disable=not progress, leave=False):
+        scores.add(segment(model, example.image, recipe).cpu(), example.label, example.field)
+    return scores
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, Recipe]:
+    """A trained model in eval mode, with its recipe, from a run folder or a weights file of ours.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+        ValueError: the file is cut short, or holds no weights of u2learn.
+    """
+    path = Path(path)
+    path = path / "checkpoint.safetensors" if path.is_dir() else path
+    tensors, metadata = read_tensors(path)
+    if "recipe" not in metadata:
+        raise ValueError(f"{path} does not say how its model was made: it is no weights file of u2learn.")
+    recipe = Recipe.from_json(metadata["recipe"])
+    model = recipe.build_model()
+    try:
+        model.load_state_dict(part(tensors, "model."))
+    except RuntimeError as error:
+        raise ValueError(
+            f"The weights in {path} do not fit their own recipe, {recipe.name}: {error}"
+        ) from error
+    return model.eval(), recipe
+
+
+def pretrained(name: str = "drive-small") -> tuple[nn.Module, Recipe]:
+    """A small model that ships with the package, in eval mode, with its recipe.
+
+    Raises:
+        KeyError: no model of this name ships with the package.
+    """
+    assets = Path(__file__).parent / "assets"
+    if not (assets / f"{name}.safetensors").exists():
+        shipped = ", ".join(sorted(path.stem for path in assets.glob("*.safetensors")))
+        raise KeyError(f"No trained {name!r} ships with u2learn; these do: {shipped}.")
+    return load_model(assets / f"{name}.safetensors")
+
+
+def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Plain bilinear, as in the reference: unlike `augment.resize` it does not average when shrinking."""
+    return F.interpolate(maps[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)

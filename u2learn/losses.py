@@ -1,0 +1,114 @@
+"""Losses: what a network is asked to make small. All take logits (B, K, H, W) and labels int64 (B, H, W)."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+IGNORE = 255
+
+
+def cross_entropy(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor:
+    """Minus the log-probability of the true class, averaged over *all* pixels of the batch.
+
+    Ignored pixels count 0 in the sum and 1 in the divisor, as in the OpenMMLab code behind the published
+    tables (`avg_non_ignore=False`).
+
+    Raises:
+        ValueError: label and logits do not fit each other.
+
+    Source: mmsegmentation 0.30, models/losses/cross_entropy_loss.py.
+    """
+    _check(logits, label, ignore)
+    return F.cross_entropy(logits, label, ignore_index=ignore, reduction="sum") / label.numel()
+
+
+def dice_mmseg0(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor:
+    """Dice loss as OpenMMLab 0.x computes it: 1 - (2 Σ p t + 1) / (Σ p² + t² + 1), for each image and class.
+
+    p is the softmax, t the one-hot label; the mean runs over images and classes, background included.
+    Ignored pixels are left out of the numerator only; in the denominator they count as the last class.
+
+    Raises:
+        ValueError: label and logits do not fit each other.
+
+    Source: mmsegmentation 0.30, models/losses/dice_loss.py, after Milletari et al., 2016, section 3.
+    """
+    _check(logits, label, ignore)
+    num_classes = logits.shape[1]
+    p = logits.softmax(dim=1)  # (B, K, H, W)
+    valid = (label != ignore)[:, None]  # (B, 1, H, W)
+    t = F.one_hot(label.clamp(max=num_classes - 1), num_classes).movedim(-1, 1).to(p)  # (B, K, H, W)
+    overlap = (p * t * valid).sum(dim=(2, 3))  # (B, K)
+    total = (p**2 + t**2).sum(dim=(2, 3))  # (B, K)
+    return (1 - (2 * overlap + 1) / (total + 1)).mean()
+
+
+def dice_paddle2021(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor:
+    """Dice loss as PaddleSeg computed it in 2021: 1 - 2 Σ p t / (Σ p + Σ t + 1e-5), for each class.
+
+    The sums run over the batch and its pixels together, without those ignored, so one image without vessels
+    does no harm; the mean runs over the classes.
+
+    Raises:
+        ValueError: label and logits do not fit each other.
+
+    Source: PaddleSeg at 4de5f04f, models/losses/dice_loss.py.
+    """
+    _check(logits, label, ignore)
+    num_classes = logits.shape[1]
+    valid = (label != ignore)[:, None]  # (B, 1, H, W)
+    p = logits.softmax(dim=1) * valid  # (B, K, H, W)
+    t = F.one_hot(label.clamp(max=num_classes - 1), num_classes).movedim(-1, 1).to(p) * valid
+    overlap, total = (p * t).sum(dim=(0, 2, 3)), (p + t).sum(dim=(0, 2, 3))  # (K,)
+    return (1 - 2 * overlap / (total + 1e-5)).mean()
+
+
+def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
+    """One loss from several: weighted_sum((1, cross_entropy), (3, dice_mmseg0)) is OpenMMLab's CE + Dice."""
+    return lambda logits, label: sum(weight * loss(logits, label) for weight, loss in terms)
+
+
+def deep_supervision(
+    loss: Loss, weights: Sequence[float], auxiliary: Loss | None = None
+) -> Callable[[list[Tensor], Tensor], Tensor]:
+    """A loss for a model's whole list of outputs, each against the same label: Σ weights[i] loss(outputs[i]).
+
+    `auxiliary` replaces `loss` for all outputs but the main one. Outputs that a model in eval mode leaves
+    out are left out of the sum.
+
+    Raises:
+        ValueError: (when called) there are more outputs than weights.
+
+    Source: Lee et al., 2015; Qin et al., 2020, equation 1.
+    """
+
+    def total(outputs: list[Tensor], label: Tensor) -> Tensor:
+        if len(outputs) > len(weights):
+            raise ValueError(
+                f"The model gives {len(outputs)} outputs, but only {len(weights)} have a weight."
+            )
+        losses = [loss] + [auxiliary or loss] * (len(outputs) - 1)
+        return sum(w * f(x, label) for w, f, x in zip(weights, losses, outputs, strict=False))
+
+    return total
+
+
+def _check(logits: Tensor, label: Tensor, ignore: int) -> None:
+    """Refuse shapes, types and ids that would silently become a wrong number."""
+    if label.dtype != torch.int64:
+        raise ValueError(f"Labels must be int64 class ids, got {label.dtype}: use label.long().")
+    if logits.ndim != 4 or label.shape != (logits.shape[0], *logits.shape[2:]):
+        raise ValueError(
+            f"Labels of shape {tuple(label.shape)} do not fit logits of shape {tuple(logits.shape)}: "
+            "labels are (B, H, W) class ids, logits (B, K, H, W)."
+        )
+    if label.device.type == "cpu":  # on a GPU this look would make every step wait
+        wrong = label[(label != ignore) & ((label < 0) | (label >= logits.shape[1]))]
+        if len(wrong):
+            raise ValueError(
+                f"A label has class {int(wrong[0])}, but there are {logits.shape[1]} classes, 0 to "
+                f"{logits.shape[1] - 1}, and {ignore} to ignore: is it a 0/255 mask?"
+            )

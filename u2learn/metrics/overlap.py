@@ -1,0 +1,199 @@
+"""Overlap scores from totals: count once, then score the same prediction under every protocol."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BINS = 1024  # thresholds k / 1024 are exact; a power of two, so that p * BINS does not round
+
+
+def confusion(prediction: Tensor, label: Tensor, num_classes: int, ignore: int = 255) -> Tensor:
+    """Count pixels: int64 (K, K), rows are the true class, columns the predicted one.
+
+    prediction and label: class ids of equal shape; pixels labelled `ignore` are left out.
+
+    Raises:
+        ValueError: shapes differ, or an id is outside the classes.
+    """
+    if prediction.shape != label.shape:
+        raise ValueError(
+            f"A prediction of {tuple(prediction.shape)} cannot be scored on {tuple(label.shape)}."
+        )
+    keep = label != ignore
+    truth, guess = label[keep].long(), prediction[keep].long()
+    for name, ids in (("label", truth), ("prediction", guess)):
+        if ids.numel() and (ids.min() < 0 or ids.max() >= num_classes):
+            raise ValueError(
+                f"A {name} has class {int(ids.max() if ids.max() >= num_classes else ids.min())}, but the "
+                f"classes are 0 to {num_classes - 1} (and {ignore} to ignore): is it a 0/255 mask?"
+            )
+    return torch.bincount(truth * num_classes + guess, minlength=num_classes**2).view(
+        num_classes, num_classes
+    )
+
+
+def scores(counts: Tensor) -> dict:
+    """Scores from a confusion matrix (K, K), as fractions; a class that never occurs is left out of means.
+
+    With I = pixels of the class found, P = predicted, L = labelled: IoU = I / (P + L - I), Dice = 2 I / (P
+    + L). For two classes also the vessel's (class 1's) own `dice`, `iou`, `sensitivity`, `specificity`,
+    `precision`.
+    """
+    counts = counts.double()
+    hit, predicted, labelled = counts.diagonal(), counts.sum(0), counts.sum(1)  # (K,)
+    iou = hit / (predicted + labelled - hit)  # 0 / 0 = NaN: the class is absent
+    dice = 2 * hit / (predicted + labelled)
+    result = {
+        "mdice": float(dice.nanmean()),
+        "miou": float(iou.nanmean()),
+        "accuracy": float(hit.sum() / counts.sum()),
+        "dice_per_class": dice.tolist(),
+        "iou_per_class": iou.tolist(),
+    }
+    if len(counts) == 2:
+        recall = hit / labelled
+        result |= {
+            "dice": float(dice[1]),
+            "iou": float(iou[1]),
+            "sensitivity": float(recall[1]),
+            "specificity": float(recall[0]),
+            "precision": float(hit[1] / predicted[1]),
+        }
+    return result
+
+
+class OverlapScores:
+    """Scores of a two-class prediction under every protocol, from one pass over the images.
+
+    Each image leaves a histogram of its vessel probabilities, split by the true class and by inside or
+    outside of the field of view: 4 x 1024 counts. Everything else is sums of these.
+
+        result = OverlapScores()
+        for probabilities, example in ...:
+            result.add(probabilities, example.label, example.field)
+        result.score()                                       # OpenMMLab: totals, full image, 0.5
+        result.score(region="field", threshold=t)            # lwnet: field of view, chosen threshold
+    """
+
+    def __init__(self):
+        self.histograms: list[Tensor] = []  # one image each: (2 outside/inside, 2 label, BINS)
+
+    def add(
+        self, probabilities: Tensor, label: Tensor | np.ndarray, field: Tensor | np.ndarray | None = None
+    ) -> None:
+        """Count one image: probabilities (2, H, W), label (H, W) in {0, 1, 255 = ignore}, field (H, W) bool.
+
+        Raises:
+            ValueError: shapes that differ, labels outside {0, 1, 255}, probabilities outside [0, 1] or NaN.
+        """
+        label = torch.as_tensor(label, device=probabilities.device).long()
+        if probabilities.ndim != 3 or len(probabilities) != 2 or probabilities.shape[1:] != label.shape:
+            raise ValueError(
+                f"Probabilities of shape {tuple(probabilities.shape)} do not fit a label of "
+                f"{tuple(label.shape)}: two classes, (2, H, W) and (H, W), are due."
+            )
+        vessel = probabilities[1]
+        if not bool(((vessel >= 0) & (vessel <= 1)).all()):
+            raise ValueError(
+                "A probability is outside [0, 1] or not a number: apply softmax to the logits first."
+            )
+        if not bool(((label == 0) | (label == 1) | (label == 255)).all()):
+            raise ValueError(
+                f"The label has the values {label.unique().tolist()[:6]}; 0, 1 and 255 (ignore) are due: "
+                "is it a 0/255 mask? Then use (mask > 127)."
+            )
+        inside = torch.ones_like(label) if field is None else torch.as_tensor(field).to(label.device) != 0
+        if inside.shape != label.shape:
+            raise ValueError(
+                f"A field of view of {tuple(inside.shape)} does not fit a label of {tuple(label.shape)}."
+            )
+        # Bin k holds k / BINS < p <= (k + 1) / BINS, so "p > threshold" is exact and 0.5 agrees with argmax.
+        bins = (vessel.double() * BINS).ceil().long().clamp(min=1) - 1
+        cell = (inside.long() * 2 + label) * BINS + bins
+        counts = torch.bincount(cell[label != 255], minlength=4 * BINS)
+        self.histograms.append(counts.view(2, 2, BINS).cpu())
+
+    def best_threshold(self, region: Literal["image", "field"] = "image") -> float:
+        """The threshold k / 1024 with the best pooled Dice: choose it on *training* images, then keep it."""
+        background, vessel = self._pooled(region).flip(-1).cumsum(-1).flip(-1)  # counts with p > k / BINS
+        dice = 2 * vessel / (background + vessel + vessel[0])
+        return int(dice.argmax()) / BINS
+
+    def score(
+        self,
+        region: Literal["image", "field"] = "image",
+        pool: Literal["total", "image"] = "total",
+        threshold: float = 0.5,
+    ) -> dict:
+        """All scores, as fractions, for one protocol.
+
+        region: every pixel, or only the field of view. pool: pixel totals over all images, or a mean of
+        per-image scores. threshold: vessel where p > threshold, rounded to k / 1024. `auc` is the area
+        under the ROC curve of pooled pixels; ties within a bin of 1/1024 count half.
+
+        Raises:
+            ValueError: no image was added, an unknown region or pool, or a threshold outside [0, 1].
+        """
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"A threshold is a probability, between 0 and 1, not {threshold}.")
+        if pool == "total":
+            return self._score_one(self._pooled(region), threshold)
+        if pool != "image":
+            raise ValueError(f"pool is 'total' or 'image', not {pool!r}.")
+        each = [self._score_one(h, threshold) for h in self._regions(region)]
+        names = [name for name, value in each[0].items() if isinstance(value, float)]
+        return {
+            name: float(torch.tensor([s[name] for s in each], dtype=torch.double).nanmean()) for name in names
+        }
+
+    def curve(self, region: Literal["image", "field"] = "image") -> tuple[Tensor, Tensor]:
+        """Recall and precision of pooled pixels at the thresholds 0, 1/1024, ..., 1023/1024: two (1024,)."""
+        background, vessel = self._pooled(region).flip(-1).cumsum(-1).flip(-1).double()
+        return vessel / vessel[0], vessel / (background + vessel)
+
+    def _regions(self, region: str) -> list[Tensor]:
+        if not self.histograms:
+            raise ValueError("No image was added, so there is nothing to score.")
+        if region not in ("image", "field"):
+            raise ValueError(f"region is 'image' or 'field', not {region!r}.")
+        return [h.sum(0) if region == "image" else h[1] for h in self.histograms]  # each (2 label, BINS)
+
+    def _pooled(self, region: str) -> Tensor:
+        return torch.stack(self._regions(region)).sum(0)
+
+    def _score_one(self, histogram: Tensor, threshold: float) -> dict:
+        split = round(threshold * BINS)
+        counts = torch.stack(
+            [histogram[:, :split].sum(1), histogram[:, split:].sum(1)], dim=1
+        )  # (label, guess)
+        return scores(counts) | {"auc": _auc(histogram)}
+
+
+def score_overlap(
+    probabilities: Iterable[Tensor],
+    labels: Iterable[Tensor],
+    fields: Iterable[Tensor] | None = None,
+    region: Literal["image", "field"] = "image",
+    pool: Literal["total", "image"] = "total",
+    threshold: float = 0.5,
+) -> dict:
+    """Score many images at once; see `OverlapScores.score` for the protocol and the units."""
+    result = OverlapScores()
+    if fields is None:
+        for p, label in zip(probabilities, labels, strict=True):
+            result.add(p, label)
+    else:
+        for p, label, field in zip(probabilities, labels, fields, strict=True):
+            result.add(p, label, field)
+    return result.score(region, pool, threshold)
+
+
+def _auc(histogram: Tensor) -> float:
+    """Probability that a random vessel pixel scores above a random background pixel (ties count half)."""
+    background, vessel = histogram.double()
+    below = background.cumsum(0) - background
+    pairs = background.sum() * vessel.sum()
+    return float((vessel * (below + background / 2)).sum() / pairs)

@@ -1,0 +1,196 @@
+"""Recipes: everything that decides a result, in one frozen object. Same recipe, same machine, same result."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import cos, pi
+
+import torch
+from torch import Tensor, nn
+
+from u2learn.data.augment import NORMALISATIONS, Augmentation
+from u2learn.data.pairs import Example
+from u2learn.data.retina import Retina
+from u2learn.data.synthetic import SyntheticRetina
+from u2learn.losses import cross_entropy, deep_supervision, dice_mmseg0, dice_paddle2021, weighted_sum
+from u2learn.models.unet import unet_paddle, unet_s5_d16, unet_small, wnet_small
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "unet_s5_d16": unet_s5_d16,
+    "unet_paddle": unet_paddle,
+    "unet_small": unet_small,
+    "wnet_small": wnet_small,
+}
+
+# A loss for each output of the model: the main one, and the weights and the loss of the auxiliary ones.
+LOSSES: dict[str, Callable[[list[Tensor], Tensor], Tensor]] = {
+    "ce": deep_supervision(cross_entropy, (1, 0.4)),
+    "ce-dice": deep_supervision(
+        weighted_sum((1, cross_entropy), (3, dice_mmseg0)), (1, 0.4), auxiliary=cross_entropy
+    ),
+    "paddle-dice": deep_supervision(dice_paddle2021, (1,)),
+    "small": deep_supervision(weighted_sum((1, cross_entropy), (2, dice_paddle2021)), (1, 1)),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Data, model, training and test of one result; see the fields. Sizes are (height, width) in pixels.
+
+    dataset and split: which images (`u2learn.data`), and whose division into training and test.
+    side: shrink images to this long side before anything else (0: never). normalisation: see `normalise`.
+    optimiser: "sgd" (momentum 0.9, decay on every parameter, polynomial schedule down to `final_rate`) or
+    "adamw" (decay on weights of convolutions only, one cycle: linear warm-up, cosine to `final_rate`).
+    ema: decay of the running mean of the weights that is kept as the result (0: the last weights are).
+    window, stride, flips: how the test predicts; without a window the whole image goes in at once.
+    """
+
+    name: str
+    dataset: str
+    model: str
+    split: str = "mmseg"
+    model_options: dict = field(default_factory=dict)
+    num_classes: int = 2
+    side: int = 0
+    normalisation: str = "imagenet"
+    crop: tuple[int, int] = (64, 64)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    batch: int = 16
+    loss: str = "ce"
+    optimiser: str = "sgd"
+    learning_rate: float = 0.01
+    final_rate: float = 1e-4
+    weight_decay: float = 5e-4
+    warm_up: float = 0.0
+    ema: float = 0.0
+    iterations: int = 40_000
+    window: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+    flips: str = ""
+    evaluations: int = 10
+    seed: int = 0
+
+    def __post_init__(self):
+        choices = {
+            "model": MODELS,
+            "loss": LOSSES,
+            "optimiser": ("sgd", "adamw"),
+            "normalisation": (*NORMALISATIONS, "image"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"A recipe's {name} is one of {', '.join(known)}, not {getattr(self, name)!r}."
+                )
+        if self.evaluations < 1 or self.iterations < self.evaluations:
+            raise ValueError(f"{self.evaluations} evaluations do not fit into {self.iterations} iterations.")
+
+    def examples(self, part: str) -> Sequence[Example]:
+        """The images of this recipe's "train" or "test" part, read when they are asked for."""
+        if self.dataset == "synthetic":
+            return SyntheticRetina(part)
+        return Retina(self.dataset, part, protocol=self.split)
+
+    def build_model(self) -> nn.Module:
+        """A new model with initial weights that depend on the seed only."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return MODELS[self.model](num_classes=self.num_classes, **self.model_options)
+
+    def rate(self, iteration: int) -> float:
+        """The learning rate of an iteration, counted from 0."""
+        if self.optimiser == "sgd":
+            fall = (1 - iteration / self.iterations) ** 0.9
+        else:
+            warm = max(1, round(self.warm_up * self.iterations))
+            if iteration < warm:
+                return self.learning_rate * (iteration + 1) / warm
+            fall = (1 + cos(pi * (iteration - warm) / (self.iterations - warm))) / 2
+        return self.final_rate + (self.learning_rate - self.final_rate) * fall
+
+    def to_json(self) -> str:
+        """The recipe as readable JSON; `from_json` is the way back."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @staticmethod
+    def from_json(text: str) -> "Recipe":
+        """A recipe from its JSON.
+
+        Raises:
+            ValueError: it is no JSON, or has fields that a recipe does not have.
+        """
+        try:
+            values = json.loads(text)
+            augmentation = Augmentation(**_tuples(values.pop("augmentation")))
+            return Recipe(**_tuples(values), augmentation=augmentation)
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"This is not a recipe of this version of u2learn: {error}.") from error
+
+
+def names() -> list[str]:
+    """All recipes' names."""
+    return sorted(_catalogue())
+
+
+def get(name: str, **changes: object) -> Recipe:
+    """The recipe of this name, with fields changed: get("drive-small", seed=3).
+
+    Raises:
+        KeyError: there is no such recipe; the message lists those that there are.
+    """
+    recipes = _catalogue()
+    if name not in recipes:
+        raise KeyError(f"There is no recipe {name!r}. There are: {', '.join(sorted(recipes))}.")
+    return dataclasses.replace(recipes[name], **changes)
+
+
+def _catalogue() -> dict[str, Recipe]:
+    """Every recipe, generated from its dimensions."""
+    crops = {"drive": (64, 42), "stare": (128, 85), "chase": (128, 85), "hrf": (256, 170)}
+    recipes = [_mmseg(s, loss, *crops[s]) for s in crops for loss in ("ce", "ce-dice")]
+    recipes += [_small(s) for s in (*crops, "synthetic")]
+    return {recipe.name: recipe for recipe in recipes}
+
+
+def _mmseg(dataset: str, loss: str, crop: int, stride: int) -> Recipe:
+    """A row of OpenMMLab's table for UNet-S5-D16 with the FCN head (reference: configs/unet)."""
+    return Recipe(
+        name=f"{dataset}-fcn-{loss}",
+        dataset=dataset,
+        model="unet_s5_d16",
+        crop=(crop, crop),
+        augmentation=Augmentation(scale=(0.5, 2.0), flips="h", max_share=0.75, photometric=True),
+        loss=loss,
+        window=(crop, crop),
+        stride=(stride, stride),
+    )
+
+
+def _small(dataset: str) -> Recipe:
+    """Our own: one recipe for every retinal set, sized for a laptop's CPU. Chosen on training images only."""
+    return Recipe(
+        name=f"{dataset}-small",
+        dataset=dataset,
+        model="unet_small",
+        model_options={"width": 8, "depth": 4},
+        side=576,
+        normalisation="image",
+        crop=(128, 128),
+        augmentation=Augmentation(scale=(0.8, 1.25), rotate=20, flips="h", jitter=0.1, max_share=0.93),
+        batch=4,
+        loss="small",
+        optimiser="adamw",
+        learning_rate=0.01,
+        final_rate=0.0,
+        weight_decay=0.01,
+        warm_up=0.2,
+        iterations=2400,
+        flips="hv",
+        evaluations=5,
+    )
+
+
+def _tuples(values: dict) -> dict:
+    """JSON knows no tuples; a recipe knows no lists."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -1,0 +1,246 @@
+"""Results: one small JSON file a run, and the tables that are made from them. No number is typed by hand."""
+
+import csv
+import functools
+import json
+import platform
+import shutil
+import statistics
+import subprocess
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import u2learn
+from u2learn import recipes
+from u2learn.inference import evaluate, load_model, segment
+from u2learn.metrics.overlap import BINS, OverlapScores
+from u2learn.models.weights import read_tensors, write_text
+from u2learn.recipes import LOSSES, Recipe
+from u2learn.training import device_name, read_log
+
+# Whose rule turns a prediction into a score: (region, pooling, where the threshold comes from).
+PROTOCOLS = {
+    "image": ("image", "total", 0.5),  # OpenMMLab's tables
+    "field": ("field", "total", 0.5),
+    "field, chosen threshold": ("field", "total", "train"),  # lwnet's and bob.ip.binseg's
+    "image, mean of images": ("image", "image", 0.5),
+    "field, mean of images": ("field", "image", 0.5),
+}
+SETS = {"drive": "DRIVE", "stare": "STARE", "chase": "CHASE_DB1", "hrf": "HRF"}
+
+
+def records_folder() -> Path:
+    """Where the records lie: `results/` of a checkout, or their copy in the installed package."""
+    package = Path(__file__).parent
+    checkout = package.parent / "results"
+    return checkout if checkout.is_dir() else package / "_results"
+
+
+@functools.cache
+def records() -> dict[str, dict]:
+    """All records by name, as "drive-small-seed0"."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(records_folder().glob("*.json"))}
+
+
+def write_record(name: str, record: dict) -> Path:
+    """Write one record, whole or not at all."""
+    path = records_folder() / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(record, indent=1) + "\n")
+    records.cache_clear()
+    return path
+
+
+def measure(folder: str | Path, device: str = "cpu", progress: bool = True) -> dict:
+    """The record of a finished run: its recipe, what it cost, and its scores under every protocol.
+
+    The threshold of "field, chosen threshold" is the one with the best Dice on the training images.
+
+    Raises:
+        ValueError: the run is not finished.
+    """
+    folder = Path(folder)
+    model, recipe = load_model(folder)
+    model.to(device)
+    position = json.loads(read_tensors(folder / "checkpoint.safetensors")[1]["position"])
+    if position["iteration"] < recipe.iterations:
+        raise ValueError(
+            f"The run in {folder} is at iteration {position['iteration']} of {recipe.iterations}: "
+            "finish it first; `u2learn train` goes on where it stopped."
+        )
+    test = evaluate(model, recipe, recipe.examples("test"), progress)
+    threshold = evaluate(model, recipe, recipe.examples("train"), progress).best_threshold("field")
+    return {
+        "recipe": json.loads(recipe.to_json()),
+        "seed": recipe.seed,
+        **provenance(position["device"]),
+        "seconds": round(position["seconds"], 1),
+        "cpu_seconds": round(position["cpu_seconds"], 1),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **flops(recipe),
+        "threshold": threshold,
+        "scores": by_protocol(test, threshold),
+        "curve": curve(test),
+        "log": read_log(folder),
+    }
+
+
+def measure_second_observer(recipe: Recipe) -> dict:
+    """The record of the human row: the second observer scored against the first on the recipe's test images.
+
+    Raises:
+        ValueError: the set has no second observer.
+    """
+    scores = OverlapScores()
+    for example in recipe.examples("test"):
+        if example.second is None:
+            raise ValueError(
+                f"{example.name} has no second observer: there is no human row for {recipe.dataset}."
+            )
+        vessel = torch.as_tensor(example.second).float()
+        scores.add(torch.stack([1 - vessel, vessel]), example.label, example.field)
+    scores = by_protocol(scores, 0.5)
+    return {
+        "dataset": recipe.dataset,
+        "split": recipe.split,
+        **provenance(device_name("cpu")),
+        "scores": scores,
+    }
+
+
+def by_protocol(scores: OverlapScores, threshold: float) -> dict[str, dict]:
+    """The same prediction scored under every protocol; `threshold` is the one chosen on training images."""
+    return {
+        name: _rounded(scores.score(region, pool, threshold if t == "train" else t))
+        for name, (region, pool, t) in PROTOCOLS.items()
+    }
+
+
+def curve(scores: OverlapScores, points: int = 64) -> dict[str, list[float]]:
+    """Recall and precision at `points` thresholds, full image: small enough to keep in a record."""
+    step = BINS // points
+    recall, precision = scores.curve()
+    return {"recall": _rounded(recall[::step].tolist()), "precision": _rounded(precision[::step].tolist())}
+
+
+def flops(recipe: Recipe) -> dict[str, int]:
+    """Floating-point operations of the training and of one test image with all views; 2 a multiply-add."""
+    model, example = recipe.build_model(), recipe.examples("test")[0]
+    with FlopCounterMode(display=False) as one_step:
+        outputs = model(torch.zeros(recipe.batch, 3, *recipe.crop))
+        LOSSES[recipe.loss](outputs, torch.zeros(recipe.batch, *recipe.crop, dtype=torch.int64)).backward()
+    with FlopCounterMode(display=False) as one_image:
+        segment(model, example.image, recipe)
+    return {
+        "training_flops": one_step.get_total_flops() * recipe.iterations,
+        "image_flops": one_image.get_total_flops(),
+    }
+
+
+def provenance(device: str) -> dict:
+    """What the numbers were made with: commit (of a checkout, where git is installed), versions, device."""
+    commit, root = None, Path(__file__).parent.parent
+    if (root / "results").is_dir() and shutil.which("git"):
+        git = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True)
+        commit = git.stdout.strip() or None
+    versions = {
+        "u2learn": u2learn.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    return {"commit": commit, "versions": versions, "device": device}
+
+
+@functools.cache
+def reported() -> list[dict[str, str]]:
+    """The rows of `reported_results.csv`: what others reported, with source and protocol."""
+    with open(Path(__file__).parent / "assets" / "reported_results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def best_reported(dataset: str, model: str, metric: str = "Dice") -> str:
+    """The best reported value for this set (as "drive"), model and metric, in percent, as it was printed."""
+    rows = [r for r in reported() if (r["dataset"], r["metric"]) == (SETS[dataset], metric)]
+    return max((r["value"] for r in rows if r["model"].startswith(model)), key=float)
+
+
+def of_recipe(name: str) -> list[dict]:
+    """The records of this recipe as it is today, one a seed; those of earlier versions of it are left out."""
+    return [
+        record
+        for record in records().values()
+        if record.get("recipe", {}).get("name") == name and is_current(record)
+    ]
+
+
+def is_current(record: dict) -> bool:
+    """Was this record made by the recipe that has its name today?"""
+    made_by = Recipe.from_json(json.dumps(record["recipe"]))
+    return made_by == recipes.get(made_by.name, seed=made_by.seed)
+
+
+def mean_and_spread(name: str, protocol: str, score: str = "dice") -> tuple[float, float, int]:
+    """Mean, standard deviation over the seeds, and their number, in percent.
+
+    Raises:
+        LookupError: there is no record of this recipe.
+    """
+    values = [100 * record["scores"][protocol][score] for record in of_recipe(name)]
+    if not values:
+        raise LookupError(
+            f"There is no record of {name!r} in {records_folder()}: run `u2learn reproduce {name}`."
+        )
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values)
+
+
+def retina_table() -> str:
+    """Ours beside what was reported, as Markdown: vessel Dice in percent, by protocol."""
+    lines = [
+        "| | DRIVE | STARE | CHASE_DB1 |",
+        "|---|---:|---:|---:|",
+        "| **Full image, pixel totals, threshold 0.5** (OpenMMLab's protocol) | | | |",
+        _row(
+            "UNet-S5-D16, best of 6 rows (29 M parameters, 40,000 iterations)",
+            lambda s: best_reported(s, "UNet-S5-D16"),
+        ),
+        _row("`SET-small`, ours (mean ± deviation)", lambda s: _ours(s, "image")),
+        _row("second human observer", lambda s: _human(s, "image")),
+        "| **Field of view, threshold chosen on training images** (lwnet's protocol) | | | |",
+        _row("W-Net of lwnet (68 k parameters)", lambda s: best_reported(s, "W-Net")),
+        _row("`SET-small`, ours (mean ± deviation)", lambda s: _ours(s, "field, chosen threshold")),
+        _row("second human observer", lambda s: _human(s, "field")),
+        "| **Cost of ours** | | | |",
+        _row("parameters", lambda s: f"{_mean(s, 'parameters'):,.0f}"),
+        _row("training: seconds of one CPU core", lambda s: f"{_mean(s, 'cpu_seconds'):.0f}"),
+        _row("training: operations", lambda s: f"{_mean(s, 'training_flops') / 1e12:.0f} TFLOP"),
+        _row("one image, four views: operations", lambda s: f"{_mean(s, 'image_flops') / 1e9:.0f} GFLOP"),
+        _row("seeds", lambda s: str(len(of_recipe(f"{s}-small")))),
+    ]
+    return "\n".join(lines)
+
+
+def _row(title: str, cell) -> str:
+    return f"| {title} | " + " | ".join(cell(s) for s in ("drive", "stare", "chase")) + " |"
+
+
+def _ours(dataset: str, protocol: str) -> str:
+    mean, spread, _ = mean_and_spread(f"{dataset}-small", protocol)
+    return f"**{mean:.2f}** ± {spread:.2f}"
+
+
+def _human(dataset: str, protocol: str) -> str:
+    record = records().get(f"{dataset}-second-observer")
+    return f"{100 * record['scores'][protocol]['dice']:.2f}" if record else "–"
+
+
+def _mean(dataset: str, key: str) -> float:
+    return statistics.mean(record[key] for record in of_recipe(f"{dataset}-small"))
+
+
+def _rounded(value):
+    """Six digits are more than any score has."""
+    if isinstance(value, dict):
+        return {key: _rounded(v) for key, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, list) else round(value, 6)

@@ -1,0 +1,29 @@
+"""Everything with which the book shows things. A helper returns what it shows: the last line of a cell displays it.
+
+matplotlib, IPython and ipywidgets are imported when a helper is called, never before.
+"""
+
+from u2learn.show.curves import precision_recall, training_curve
+from u2learn.show.drawing import draw
+from u2learn.show.look import COLOURS, style
+from u2learn.show.page import budget, publishing, source
+from u2learn.show.pictures import feature_grid, image_row, kernel_picture, overlay, receptive_field, show_errors
+from u2learn.show.widgets import explore
+
+__all__ = [
+    "COLOURS",
+    "budget",
+    "draw",
+    "explore",
+    "feature_grid",
+    "image_row",
+    "kernel_picture",
+    "overlay",
+    "precision_recall",
+    "publishing",
+    "receptive_field",
+    "show_errors",
+    "source",
+    "style",
+    "training_curve",
+]

@@ -1,0 +1,91 @@
+"""Curves: precision against recall, and what a training run logged."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from u2learn.show.look import COLOURS, WIDTH, figure_of
+
+
+def precision_recall(
+    curves: Mapping[str, tuple[Any, Any]],
+    points: Mapping[str, tuple[float, float]] | None = None,
+    title: str | None = None,
+) -> Any:
+    """Precision against recall, with grey lines of equal Dice.
+
+    `curves`: name -> (recall, precision), two sequences in [0, 1]; `points`: name -> (recall, precision), such
+    as the second observer.
+
+    Raises:
+        ValueError: nothing to draw, sequences of different length, or numbers outside [0, 1] (per cent?).
+    """
+    points = dict(points or {})
+    if not curves and not points:
+        raise ValueError("precision_recall has nothing to draw: give at least one curve or point.")
+    drawn = {name: [np.atleast_1d(np.asarray(v)) for v in pair] for name, pair in (*curves.items(), *points.items())}
+    for name, (recall, precision) in drawn.items():
+        if recall.shape != precision.shape:
+            raise ValueError(f'"{name}": {recall.size} recalls and {precision.size} precisions; they come in pairs.')
+        if min(recall.min(), precision.min()) < 0 or max(recall.max(), precision.max()) > 1:
+            raise ValueError(f'"{name}": recall and precision are fractions in [0, 1]; divide per cents by 100.')
+    figure, axes = figure_of(5.2, 4.9)
+    axis = axes[0, 0]
+    for dice in (0.2, 0.4, 0.6, 0.7, 0.8, 0.9):
+        recall = np.linspace(dice / (2 - dice), 1, 200)
+        axis.plot(recall, dice * recall / (2 * recall - dice), color="#C4C4C4", lw=1, zorder=1)
+        axis.annotate(f"Dice {dice:.1f}", (1, dice / (2 - dice)), xytext=(4, 0), textcoords="offset points",
+                      va="center", fontsize=9, color=COLOURS["grey"], annotation_clip=False)
+    for name in curves:
+        axis.plot(*drawn[name], label=name, zorder=2)
+    for (name, _), marker in zip(points.items(), cycle("oDs^v"), strict=False):
+        axis.plot(*drawn[name], marker, ms=8, mec="black", mew=0.8, label=name, zorder=3)
+    axis.grid(False)
+    axis.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xlabel="recall", ylabel="precision", title=title or "")
+    axis.legend(loc="lower left", facecolor="white", framealpha=0.9, frameon=True, edgecolor="none")
+    return figure
+
+
+def training_curve(log: Any, keys: Sequence[str] = ("loss",), x: str = "iteration") -> Any:
+    """What a training run logged, one panel for each of `keys`.
+
+    `log` is a list of dicts, the path of a log.jsonl or of its run folder, or several of these by name. Lines
+    that lack a key are skipped, so that losses and evaluations may share one log.
+
+    Raises:
+        FileNotFoundError: there is no such log.
+        ValueError: a key that no line has, or a line that is not JSON.
+    """
+    logs = {name: _lines(each) for name, each in (log.items() if isinstance(log, Mapping) else [("", log)])}
+    figure, axes = figure_of(WIDTH, 2.6 * len(keys) + 0.3, len(keys), 1, sharex=True)
+    for axis, key in zip(axes[:, 0], keys, strict=True):
+        for name, lines in logs.items():
+            pairs = [(line[x], line[key]) for line in lines if x in line and key in line]
+            if not pairs:
+                known = ", ".join(sorted({k for line in lines for k in line})) or "nothing"
+                raise ValueError(f'no line of the log has both "{x}" and "{key}"; it holds {known}.')
+            axis.plot(*zip(*pairs, strict=True), label=name, marker="o" if len(pairs) < 30 else "", ms=4)
+        axis.set_ylabel(key.replace("_", " "))
+    axes[-1, 0].set_xlabel(x)
+    if isinstance(log, Mapping):
+        axes[0, 0].legend()
+    return figure
+
+
+def _lines(log: Iterable[Mapping[str, Any]] | str | Path) -> list[Mapping[str, Any]]:
+    if not isinstance(log, (str, Path)):
+        return list(log)
+    path = Path(log) / "log.jsonl" if Path(log).is_dir() else Path(log)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such log; give the run's folder or its log.jsonl.")
+    lines = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            raise ValueError(f"{path}, line {number}: not JSON; delete the line or train again.") from None
+    return lines

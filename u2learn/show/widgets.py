@@ -1,0 +1,198 @@
+"""`explore`: one picture and a slider, live in a notebook and without a kernel on the rendered page."""
+
+import base64
+import html
+import importlib.util
+import io
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from u2learn.show.page import publishing
+from u2learn.show.pictures import limits_of, pixels_of
+
+COLUMN = 680  # pixels: the book's column; a phone shrinks it
+PAGE_LIMIT = 600  # kB that one widget may add to a page
+
+
+def explore(
+    frames: Sequence[Any] | Callable[[Any], Any],
+    labels: Sequence[Any] | None = None,
+    title: str = "",
+    slider: str = "",
+    values: Sequence[Any] | None = None,
+) -> Any:
+    """A picture that a slider changes: an ipywidget where a kernel runs, else HTML with every frame in it.
+
+    `frames` are images, matplotlib Figures or PNG bytes; or a function of one of `values` that gives one, called
+    as the slider moves. `labels` say what each frame is (by default `values`, or 1, 2, ...), `slider` what
+    the slider sets, `title` what the picture shows; screen readers get all three.
+
+    Raises:
+        ValueError: no frames, another number of labels than of frames, a frame that is no picture, or, while
+            the book is published, a widget of more than 600 kB.
+    """
+    if callable(frames) and values is None:
+        raise ValueError("explore(function) needs values=[...], the settings that the slider goes through.")
+    if not callable(frames) and values is not None:
+        raise ValueError("explore() takes values=[...] only with a function; name a list of frames with labels=[...].")
+    values = list(range(1, len(frames) + 1) if values is None else values)
+    count = len(values)
+    if not count:
+        raise ValueError("explore() has no frames to show.")
+    labels = [_label(x) for x in (values if labels is None else labels)]
+    if len(labels) != count:
+        raise ValueError(f"explore() got {count} frames and {len(labels)} labels; give one label a frame.")
+
+    @cache
+    def picture(i: int) -> Image.Image:
+        return _picture(frames(values[i]) if callable(frames) else frames[i], f"frame {i} ({labels[i]})")
+
+    if _live():
+        return _widget(picture, labels, title, slider)
+    from IPython.display import HTML
+
+    block = _block([picture(i) for i in range(count)], labels, title, slider)
+    if publishing() and len(block) > PAGE_LIMIT * 1000:
+        raise ValueError(
+            f'explore("{title}"): {count} frames make {len(block) / 1000:.0f} kB and a page allows {PAGE_LIMIT}; '
+            f"use fewer frames, smaller or smoother ones."
+        )
+    return HTML(block)
+
+
+def _label(value: Any) -> str:
+    """Numbers, also those of arrays and tensors, in a few digits; anything else as it prints."""
+    value = value.item() if hasattr(value, "item") else value
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _live() -> bool:
+    """A kernel runs, it can make widgets, and nobody is building the book."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return not publishing() and hasattr(shell, "kernel") and importlib.util.find_spec("ipywidgets") is not None
+
+
+def _picture(frame: Any, name: str) -> Image.Image:
+    """Any frame as an RGB picture; `info["width"]` is how wide it is shown, in CSS pixels."""
+    if isinstance(frame, bytes):
+        picture = Image.open(io.BytesIO(frame)).convert("RGB")
+        shown = min(picture.width, COLUMN)
+    elif hasattr(frame, "savefig"):
+        if "matplotlib.pyplot" in sys.modules:
+            sys.modules["matplotlib.pyplot"].close(frame)  # or the notebook would show it a second time
+        buffer = io.BytesIO()
+        shown = min(round(frame.get_figwidth() * 96), COLUMN)
+        frame.savefig(buffer, format="png", dpi=2 * shown / frame.get_figwidth())
+        picture = Image.open(buffer).convert("RGB")
+    elif frame is None:
+        raise ValueError(f"explore(): {name} is None; the function must return an image or a figure.")
+    else:
+        array = pixels_of(frame, name)
+        if array.dtype != np.uint8 or array.ndim == 2:
+            low, high = (0.0, 1.0) if array.ndim == 3 else limits_of(array)
+            grey = (array.astype(np.float64) - low) / max(high - low, 1e-12)
+            array = (grey.clip(0, 1) * 255).round().astype(np.uint8)
+        picture = Image.fromarray(array).convert("RGB")
+        if picture.width > COLUMN:
+            size = COLUMN, max(1, round(picture.height * COLUMN / picture.width))
+            picture = picture.resize(size, Image.Resampling.LANCZOS)
+        times = max(1, 360 // max(picture.size))  # whole times, so that pixels stay squares
+        picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+        shown = picture.width
+    picture.info["width"] = shown
+    return picture
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _widget(picture: Callable[[int], Image.Image], labels: list[str], title: str, slider: str) -> Any:
+    import ipywidgets
+
+    first = picture(0)
+    shown = ipywidgets.Image(
+        value=_png(first),
+        format="png",
+        layout=ipywidgets.Layout(width=f"{first.info['width']}px", max_width="100%", object_fit="contain"),
+    )
+    control = ipywidgets.SelectionSlider(
+        options=[(label, i) for i, label in enumerate(labels)],
+        value=0,
+        description=slider,
+        style={"description_width": "initial"},
+        layout=ipywidgets.Layout(width=f"{max(first.info['width'], 320)}px", max_width="100%"),
+    )
+
+    def move(change: dict[str, Any]) -> None:
+        shown.value = _png(picture(change["new"]))
+
+    control.observe(move, names="value")
+    heading = [ipywidgets.HTML(f"<b>{html.escape(title)}</b>")] if title else []
+    return ipywidgets.VBox([*heading, control, shown])
+
+
+STYLE = """
+.u2-explore{max-width:100%;margin:1rem 0}
+.u2-explore p{margin:0 0 .25rem;font-weight:600}
+.u2-explore label{display:flex;flex-wrap:wrap;align-items:center;gap:0 .75rem;margin:0 0 .5rem;min-height:2.75rem}
+.u2-explore input{flex:1 1 12rem;min-width:0;height:2.75rem;margin:0;accent-color:#0072b2;cursor:pointer}
+.u2-explore output{flex:0 0 auto;font-variant-numeric:tabular-nums;font-weight:600}
+.u2-frames{display:grid;justify-items:start}
+.u2-frames img{grid-area:1/1;display:block;max-width:100%;height:auto;background:#fff;border-radius:.25rem}
+.u2-frames img[hidden]{display:block;visibility:hidden}
+html[data-theme=dark] .bd-content div.cell_output .text_html:has(.u2-explore){background:none;color:inherit}
+html[data-theme=dark] .u2-explore input{accent-color:#56b4e9}
+"""
+# The handler finds its own widget, so any number of them live on one page, without ids.
+MOVE = (
+    "const w=this.closest('.u2-explore'),f=w.querySelectorAll('.u2-frames img');"
+    "f.forEach((x,i)=>{x.hidden=i!=this.value});"
+    "const t=f[this.value].dataset.label;w.querySelector('output').textContent=t;"
+    "this.setAttribute('aria-valuetext',t)"
+)
+
+
+def _block(pictures: list[Image.Image], labels: list[str], title: str, slider: str) -> str:
+    """The widget as one piece of HTML that asks for nothing else: frames as data, a range input, one handler."""
+    lines = [
+        f'<div class="u2-explore" role="group" aria-label="{html.escape(title or slider or "pictures")}">',
+        f"<style>{STYLE}</style>",
+        f"<p>{html.escape(title)}</p>" if title else "",
+        f'<label style="max-width:{max(pictures[0].info["width"], 320)}px"><span>{html.escape(slider)}</span>'
+        f'<input type="range" min="0" max="{len(labels) - 1}" step="1" value="0" autocomplete="off" '
+        f'aria-label="{html.escape(slider or title)}" aria-valuetext="{html.escape(labels[0])}" oninput="{MOVE}">'
+        f'<output style="min-width:{max(map(len, labels))}ch">{html.escape(labels[0])}</output></label>',
+        '<div class="u2-frames">',
+    ]
+    for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        words = html.escape(": ".join(part for part in (title, f"{slider} {label}".strip()) if part))
+        lines.append(
+            f'<img class="dark-light" alt="{words}" data-label="{html.escape(label)}" width="{picture.info["width"]}" '
+            f'{"hidden " if i else ""}src="{_data(picture)}">'
+        )
+    lines.append("</div>")
+    note = f"The slider needs JavaScript; this is the first of {len(labels)} pictures."
+    lines.append(f"<noscript><style>.u2-explore label{{display:none}}</style>{note}</noscript></div>")
+    return "\n".join(line for line in lines if line)
+
+
+def _data(picture: Image.Image) -> str:
+    """The picture as a data address: WebP, or PNG without loss where few colours make that smaller."""
+    found = []
+    webp = io.BytesIO()
+    picture.save(webp, format="WEBP", quality=82, method=6)
+    found.append(("webp", webp.getvalue()))
+    if picture.getcolors(256):
+        png = io.BytesIO()
+        picture.quantize(256, dither=Image.Dither.NONE).save(png, format="PNG", optimize=True)
+        found.append(("png", png.getvalue()))
+    kind, data = min(found, key=lambda pair: len(pair[1]))
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,306 @@
+"""One training loop for every model: a recipe goes in, a run folder comes out, and a killed run goes on.
+
+The folder holds `recipe.json`, `log.jsonl` (one line an evaluation) and `checkpoint.safetensors`.
+Everything random is a function of (seed, iteration), so a checkpoint needs no generator states: weights,
+optimiser and position suffice to go on to the same weights, bit for bit on a CPU.
+"""
+
+import copy
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from u2learn.data.augment import jitter, normalisation, photometric_distortion, sample_batch, shrink
+from u2learn.data.pairs import Example
+from u2learn.inference import evaluate
+from u2learn.models.weights import part, read_tensors, write_tensors, write_text
+from u2learn.recipes import LOSSES, Recipe
+
+CHECK_EVERY = 20  # iterations between looks at the loss; each look waits for the device
+SAVE_SECONDS = 30  # a killed run loses at most about this much work
+
+
+class DivergedError(RuntimeError):
+    """The loss became infinite or not a number."""
+
+
+def train(
+    recipe: Recipe,
+    folder: str | Path,
+    train_examples: Sequence[Example] | None = None,
+    test_examples: Sequence[Example] | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> nn.Module:
+    """Train as the recipe says, in `folder`; a run that was stopped there goes on where it was.
+
+    The examples default to the recipe's own. Returns the trained model in eval mode (its running mean, where
+    the recipe keeps one), on `device` (default: the GPU if there is one).
+
+    Raises:
+        ValueError: the folder holds a run of another recipe, the data do not fit, or there is no such device.
+        DivergedError: the loss or a weight is no longer finite; the last good checkpoint stays.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"PyTorch {torch.__version__} finds no CUDA device here: leave the device out, or use 'cpu'."
+        )
+    train_examples = recipe.examples("train") if train_examples is None else train_examples
+    test_examples = recipe.examples("test") if test_examples is None else test_examples
+    if len(test_examples) == 0:
+        raise ValueError(f"The test part of {recipe.dataset!r} is empty: nothing to score on.")
+    data = TrainingData(recipe, train_examples, device)
+    run = Run(recipe, Path(folder), device)
+    if run.iteration < recipe.iterations:
+        with tqdm(
+            total=recipe.iterations, initial=run.iteration, desc=recipe.name, disable=not progress
+        ) as bar:
+            _loop(run, data, test_examples, bar)
+    return run.result.eval()
+
+
+def _loop(run: "Run", data: "TrainingData", test_examples: Sequence[Example], bar: tqdm) -> None:
+    recipe, shown, loss = run.recipe, {}, math.nan
+    evaluate_at = {round(recipe.iterations * (k + 1) / recipe.evaluations) for k in range(recipe.evaluations)}
+    losses, saved, started = [], time.monotonic(), (time.monotonic(), time.process_time())
+    while run.iteration < recipe.iterations:
+        losses.append(run.step(*data.batch(run.iteration)))
+        bar.update()
+        evaluating = run.iteration in evaluate_at
+        if len(losses) == CHECK_EVERY or evaluating:
+            values = torch.stack(losses).tolist()
+            run.refuse_divergence(values)
+            losses, loss = [], sum(values) / len(values)
+            bar.set_postfix(shown | {"loss": f"{loss:.3f}"})
+        if evaluating or (not losses and time.monotonic() - saved > SAVE_SECONDS):
+            run.seconds += time.monotonic() - started[0]
+            run.cpu_seconds += time.process_time() - started[1]
+            if evaluating:
+                score = evaluate(run.result, recipe, test_examples).score()
+                shown = {"dice": f"{score['dice']:.3f}"}
+                run.log({"iteration": run.iteration, "loss": loss, **score})
+            run.save()
+            saved, started = time.monotonic(), (time.monotonic(), time.process_time())
+
+
+class TrainingData:
+    """A training set as two uint8 tensors on the device, and the batch of any iteration."""
+
+    def __init__(self, recipe: Recipe, examples: Sequence[Example], device: str):
+        if len(examples) == 0:
+            raise ValueError(f"The training part of {recipe.dataset!r} is empty: nothing to learn from.")
+        self.recipe = recipe
+        pairs = []
+        for example in examples:
+            image, label = torch.as_tensor(example.image), torch.as_tensor(example.label)
+            if recipe.side:
+                image, label = shrink(image, label, recipe.side)
+            if pairs and image.shape != pairs[0][0].shape:
+                raise ValueError(
+                    f"{example.name} has {tuple(image.shape[1:])} pixels, the images before it "
+                    f"{tuple(pairs[0][0].shape[1:])}: training needs one size; crop or resize them first."
+                )
+            pairs.append((image, label))
+        self.images = torch.stack([image for image, _ in pairs]).to(device)  # (N, 3, H, W)
+        self.labels = torch.stack([label for _, label in pairs]).to(device)  # (N, H, W)
+        each = [normalisation(image[None] / 255, recipe.normalisation) for image in self.images]
+        self.mean, self.std = (torch.cat(values) for values in zip(*each, strict=True))  # (N, 3, 1, 1)
+        self.generator = torch.Generator(device)
+
+    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, h, w), normalised and augmented, and labels (B, h, w) of one iteration."""
+        recipe, augment = self.recipe, self.recipe.augmentation
+        index = self._indices(iteration)
+        self.generator.manual_seed(_seed(recipe.seed, "batch", iteration))
+        images, labels = sample_batch(
+            self.images, self.labels, index, recipe.crop, augment, self.generator, recipe.num_classes
+        )
+        if augment.photometric:
+            images = photometric_distortion(images, self.generator)
+        images = (images - self.mean[index]) / self.std[index]
+        if augment.jitter:
+            images = jitter(images, augment.jitter, self.generator)
+        return images, labels
+
+    def _indices(self, iteration: int) -> Tensor:
+        """Which images: an endless stream of shuffled epochs, cut into batches."""
+        recipe, count = self.recipe, len(self.images)
+        places = range(iteration * recipe.batch, (iteration + 1) * recipe.batch)
+        epochs = {}
+        for epoch in {place // count for place in places}:
+            generator = torch.Generator().manual_seed(_seed(recipe.seed, "epoch", epoch))
+            epochs[epoch] = torch.randperm(count, generator=generator)
+        index = torch.stack([epochs[place // count][place % count] for place in places])
+        return index.to(self.images.device)
+
+
+class Run:
+    """The state of a training run, and its folder."""
+
+    def __init__(self, recipe: Recipe, folder: Path, device: str):
+        self.recipe, self.folder, self.device = recipe, folder, device
+        self.iteration, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
+        self.model = recipe.build_model().to(device, memory_format=torch.channels_last).train()
+        self.result = copy.deepcopy(self.model) if recipe.ema else self.model
+        self.optimiser = _optimiser(recipe, self.model)
+        self.loss = LOSSES[recipe.loss]
+        bf16 = device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+        self.autocast = torch.autocast(
+            "cuda", torch.bfloat16 if bf16 else torch.float16, enabled=device != "cpu"
+        )
+        self.scaler = torch.amp.GradScaler("cuda", enabled=not bf16)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._claim()
+        if self.checkpoint.exists():
+            self._resume()
+        self._trim_log()
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One step of the optimiser; the loss, still on the device."""
+        torch.manual_seed(_seed(self.recipe.seed, "step", self.iteration))  # dropout
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.rate(self.iteration)
+        with self.autocast:
+            outputs = self.model(images.contiguous(memory_format=torch.channels_last))
+        loss = self.loss([x.float() for x in outputs], labels)
+        self.optimiser.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.iteration += 1
+        if self.recipe.ema:
+            self._average()
+        return loss.detach()
+
+    def refuse_divergence(self, losses: list[float]) -> None:
+        """Stop when one of the latest losses, or a weight after them, is not finite."""
+        bad = [
+            step
+            for step, value in enumerate(losses, self.iteration - len(losses))
+            if not math.isfinite(value)
+        ]
+        if bad or not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            step = bad[0] if bad else self.iteration - 1
+            what = (
+                f"The loss became {losses[bad[0] - self.iteration]}"
+                if bad
+                else "A weight became infinite or NaN"
+            )
+            raise DivergedError(
+                f"{what} at iteration {step}, at a learning rate of {self.recipe.rate(step):.3g}. Try a "
+                "tenth of the rate or a longer warm-up, and check the labels (`u2learn data lint`). "
+                f"The last good checkpoint, if there was one yet, stays in {self.folder}."
+            )
+
+    def log(self, line: dict) -> None:
+        """Append one line to log.jsonl."""
+        with open(self.folder / "log.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def save(self) -> None:
+        """Write the checkpoint whole or not at all: to a temporary name first, then renamed."""
+        tensors = {f"model.{name}": x for name, x in self.result.state_dict().items()}
+        if self.recipe.ema:
+            tensors |= {f"raw.{name}": x for name, x in self.model.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{key}": x for key, x in state.items()}
+        position = {
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "scaler": self.scaler.state_dict(),
+            "device": device_name(self.device),
+        }
+        metadata = {"recipe": self.recipe.to_json(), "position": json.dumps(position)}
+        write_tensors(self.checkpoint, tensors, metadata)
+
+    def _claim(self) -> None:
+        """Put the recipe into the folder, or make sure that it is the one that is there."""
+        path = self.folder / "recipe.json"
+        if path.exists() and path.read_text() != self.recipe.to_json():
+            raise ValueError(
+                f"{self.folder} holds a run of another recipe ({path}): choose another folder, or delete it."
+            )
+        write_text(path, self.recipe.to_json())
+
+    def _resume(self) -> None:
+        tensors, metadata = read_tensors(self.checkpoint)
+        position = json.loads(metadata["position"])
+        self.iteration, self.seconds, self.cpu_seconds = (
+            position[key] for key in ("iteration", "seconds", "cpu_seconds")
+        )
+        self.scaler.load_state_dict(position["scaler"])
+        self.result.load_state_dict(part(tensors, "model."))
+        if self.recipe.ema:
+            self.model.load_state_dict(part(tensors, "raw."))
+        state = {}
+        for name, tensor in part(tensors, "optimiser.").items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = tensor
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
+
+    def _trim_log(self) -> None:
+        """Drop what was logged after the checkpoint, and a line that was cut in the middle."""
+        log = self.folder / "log.jsonl"
+        if log.exists():
+            kept = [line for line in log.read_text().splitlines() if _iteration(line) <= self.iteration]
+            write_text(log, "".join(line + "\n" for line in kept))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the running mean towards the weights; over the first steps it is a plain mean."""
+        share = max(1 - self.recipe.ema, 1 / self.iteration)
+        weights = self.model.state_dict()
+        for name, mean in self.result.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(weights[name], share)
+            else:
+                mean.copy_(weights[name])
+
+
+def device_name(device: str) -> str:
+    """What a device is called in a record: the GPU's name, or the CPU's threads."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} thread(s)"
+
+
+def read_log(folder: str | Path) -> list[dict]:
+    """The evaluations of a run, oldest first."""
+    return [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+
+
+def _optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(
+            model.parameters(), recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay
+        )
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},  # norms and biases
+    ]
+    return torch.optim.AdamW(groups, recipe.learning_rate, betas=(0.9, 0.99))
+
+
+def _seed(*parts: object) -> int:
+    """A well mixed 63-bit seed from these parts, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _iteration(line: str) -> float:
+    try:
+        return json.loads(line)["iteration"]
+    except json.JSONDecodeError:
+        return math.inf
