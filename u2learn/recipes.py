@@ -174,7 +174,7 @@ def _small(dataset: str) -> Recipe:
         dataset=dataset,
         model="unet_small",
         model_options={"width": 8, "depth": 4},
-        side=576,
+        side=584,
         normalisation="image",
         crop=(128, 128),
         augmentation=Augmentation(scale=(0.8, 1.25), rotate=20, flips="h", jitter=0.1, max_share=0.93),
@@ -185,7 +185,7 @@ def _small(dataset: str) -> Recipe:
         final_rate=0.0,
         weight_decay=0.01,
         warm_up=0.2,
-        iterations=2400,
+        iterations=3000,
         flips="hv",
         evaluations=5,
     )

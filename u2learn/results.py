@@ -177,8 +177,11 @@ def of_recipe(name: str) -> list[dict]:
 
 def is_current(record: dict) -> bool:
     """Was this record made by the recipe that has its name today?"""
-    made_by = Recipe.from_json(json.dumps(record["recipe"]))
-    return made_by == recipes.get(made_by.name, seed=made_by.seed)
+    try:
+        made_by = Recipe.from_json(json.dumps(record["recipe"]))
+        return made_by == recipes.get(made_by.name, seed=made_by.seed)
+    except (KeyError, ValueError):  # a recipe, or a field of one, that is no more
+        return False
 
 
 def mean_and_spread(name: str, protocol: str, score: str = "dice") -> tuple[float, float, int]:

@@ -1,4 +1,4 @@
-"""One image with its labels: reading both from files, checking them, and looking over a folder of one's own."""
+"""One image with its labels: reading both from files, checking them, and a linter for one's own folders."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Example:
         _check(self.name, "image", self.image, np.uint8, 3)
         if len(self.image) != 3:
             raise ValueError(
-                f"{self.name}: image has the shape {self.image.shape}, expected (3, H, W); for channels that come "
-                "last use image.transpose(2, 0, 1), for a grey image np.stack([image] * 3)."
+                f"{self.name}: image has the shape {self.image.shape}, expected (3, H, W); for channels "
+                "that come last use image.transpose(2, 0, 1), for a grey image np.stack([image] * 3)."
             )
         _check(self.name, "label", self.label, np.uint8, 2)
         for what, array in (("label", self.label), ("second", self.second), ("field", self.field)):
@@ -57,7 +57,7 @@ class Example:
             if array.shape != self.image.shape[1:]:
                 raise ValueError(
                     f"{self.name}: the {what} is {array.shape[0]} x {array.shape[1]}, the image "
-                    f"{self.image.shape[1]} x {self.image.shape[2]} (height x width); they must be of one size."
+                    f"{self.image.shape[1]} x {self.image.shape[2]} (height x width); they must be equal."
                 )
             if what != "field":
                 check_classes(array, self.num_classes, f"{self.name}: the {what}")
@@ -96,8 +96,8 @@ def _listed(values: Iterable, most: int = 6) -> str:
 def read_image(path: str | Path) -> np.ndarray:
     """An RGB image, uint8 (3, H, W), from any format that Pillow reads, also compressed with gzip.
 
-    Grey images get three equal channels, 16-bit ones are scaled to 8 bits, transparent ones lie on black, and a
-    rotation that a camera noted is carried out.
+    Grey images get three equal channels, 16-bit ones are scaled to 8 bits, transparent ones lie on black, and
+    a rotation that a camera noted is carried out.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -119,11 +119,14 @@ def read_mask(path: str | Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file cannot be read as an image, or is no mask: a label map of more classes, a photograph.
+        ValueError: if the file cannot be read as an image, or is no mask: a label map of more classes, a
+            photograph.
     """
     picture = _open(path)
-    grey = _integers(picture, path) if picture.mode.startswith(("I", "F")) else np.asarray(
-        _opaque(picture).convert("RGB").convert("L")
+    grey = (
+        _integers(picture, path)
+        if picture.mode.startswith(("I", "F"))
+        else np.asarray(_opaque(picture).convert("RGB").convert("L"))
     )
     grey = grey // 257 if grey.max() > 255 else grey
     counts = np.bincount(grey.ravel(), minlength=256)
@@ -161,7 +164,9 @@ def read_label(path: str | Path, num_classes: int = 2) -> np.ndarray:
     else:
         label = np.asarray(_opaque(picture).convert("RGB"))
         if (label != label[..., :1]).any():
-            raise ValueError(f"{path} is in colour; a label map holds class ids: translate its colours to ids first.")
+            raise ValueError(
+                f"{path} is in colour; a label map holds class ids: translate its colours to ids first."
+            )
         label = label[..., 0]
     if label.max() > 255:
         raise ValueError(f"{path} has values up to {label.max()}; class ids go up to 254.")
@@ -180,7 +185,9 @@ def _open(path: str | Path) -> Image.Image:
             count = getattr(picture, "n_frames", 1)
             picture.load()
     except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image; it is damaged, cut short or none ({error}).") from error
+        raise ValueError(
+            f"{path} cannot be read as an image; it is damaged, cut short or none ({error})."
+        ) from error
     if count > 1 and picture.format != "MPO":
         raise ValueError(f"{path} holds {count} images; split it into one file each.")
     return ImageOps.exif_transpose(picture)
@@ -189,7 +196,9 @@ def _open(path: str | Path) -> Image.Image:
 def _integers(picture: Image.Image, path: str | Path) -> np.ndarray:
     values = np.asarray(picture)
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"{path} has 32 bits a pixel ({values.min()} to {values.max()}); convert it to 8 or 16 bits.")
+        raise ValueError(
+            f"{path} has 32 bits a pixel ({values.min()} to {values.max()}); convert it to 8 or 16 bits."
+        )
     return values.astype(np.int64)
 
 
@@ -202,7 +211,7 @@ def _opaque(picture: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that `lint` saw. `level` is "error" (training fails or learns rubbish), "warning" or "note"."""
+    """One thing that `lint` saw. `level` is "error" (it spoils the training), "warning" or "note"."""
 
     level: str
     kind: str
@@ -214,9 +223,11 @@ class Report(list):
     """The findings of `lint`; printed, they are grouped, worst first, under a line that sums up the data."""
 
     def __init__(self, findings: Iterable[Finding], pairs: int, balance: np.ndarray):
-        super().__init__(sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.level)))
+        super().__init__(
+            sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.level))
+        )
         self.pairs = pairs
-        self.balance = balance      # (K,), share of the pixels by class
+        self.balance = balance  # (K,), share of the pixels by class
 
     def __str__(self) -> str:
         shares = ", ".join(f"class {k} {share:.1%}" for k, share in enumerate(self.balance))
@@ -231,9 +242,10 @@ class Report(list):
 def lint(images_folder: str | Path, masks_folder: str | Path, num_classes: int = 2) -> Report:
     """Looks for what usually goes wrong with one's own data, before hours of training show it.
 
-    Pairs images and masks by name (`eye7.jpg` with `eye7.png`, `eye7_mask.png`, `mask_eye7.png`, `eye7_manual1.gif`),
-    opens every file, and reports what has no partner, cannot be read, differs in size, holds values that are no class
-    ids, is empty, nearly full, stored with losses, or present twice. Both folders may be one and the same.
+    Pairs images and masks by name (`eye7.jpg` with `eye7.png`, `eye7_mask.png`, `mask_eye7.png`,
+    `eye7_manual1.gif`), opens every file, and reports what has no partner, cannot be read, differs in size,
+    holds values that are no class ids, is empty, nearly full, stored with losses, or present twice. Both
+    folders may be one and the same.
 
     Raises:
         FileNotFoundError: if a folder does not exist.
@@ -265,7 +277,9 @@ def lint(images_folder: str | Path, masks_folder: str | Path, num_classes: int =
         if image.shape[1:] != mask.shape:
             (h, w), (mask_h, mask_w) = image.shape[1:], mask.shape
             hint = "; turned by 90 degrees?" if (h, w) == (mask_w, mask_h) else ""
-            find("error", "sizes differ", mask_path.name, f"{mask_h} x {mask_w}, its image is {h} x {w}{hint}")
+            find(
+                "error", "sizes differ", mask_path.name, f"{mask_h} x {mask_w}, its image is {h} x {w}{hint}"
+            )
         if (image == image[:1]).all():
             grey.append(image_path.name)
         seen = np.bincount(mask.ravel(), minlength=256)[:num_classes]
@@ -276,8 +290,12 @@ def lint(images_folder: str | Path, masks_folder: str | Path, num_classes: int =
             find("warning", "one class only", mask_path.name, f"every pixel is of class {seen.argmax()}")
         stored = np.unique(np.asarray(_open(mask_path)))
         if num_classes == 2 and len(stored) > 2:
-            find("warning", "more than two values", mask_path.name,
-                 f"{_listed(stored)}: soft edges or JPEG; read_mask cuts at 128, store masks as PNG")
+            find(
+                "warning",
+                "more than two values",
+                mask_path.name,
+                f"{_listed(stored)}: soft edges or JPEG; read_mask cuts at 128, store masks as PNG",
+            )
         elif num_classes == 2 and stored.max() == 255:
             white.append(mask_path.name)
 
@@ -290,13 +308,22 @@ def lint(images_folder: str | Path, masks_folder: str | Path, num_classes: int =
         text = f"{balance[1]:.0%} of all pixels are foreground: are the masks inverted?"
         find("warning", "mostly foreground", str(masks_folder), text)
     if white:
-        text = f"{len(white)} of {len(pairs)}; read_mask makes them 0 and 1. Read in another way, 255 means 'ignore' here"
-        find("note", "masks of 0 and 255", str(masks_folder), f"{text}, and elsewhere it makes losses negative")
+        text = (
+            f"{len(white)} of {len(pairs)}; read_mask makes them 0 and 1. Otherwise 255 means 'ignore' here"
+        )
+        find(
+            "note", "masks of 0 and 255", str(masks_folder), f"{text}, and elsewhere it makes losses negative"
+        )
     if len(sizes) > 1:
         listed = _listed(f"{h} x {w} ({n})" for (h, w), n in sizes.most_common())
         find("note", "several sizes", str(images_folder), f"{listed}; a batch needs crops, or one size")
     if grey:
-        find("note", "grey images", str(images_folder), f"{len(grey)} of {len(pairs)} have no colour: {_listed(grey)}")
+        find(
+            "note",
+            "grey images",
+            str(images_folder),
+            f"{len(grey)} of {len(pairs)} have no colour: {_listed(grey)}",
+        )
     return Report(findings, len(pairs), balance)
 
 
@@ -313,7 +340,7 @@ def _stem(path: Path) -> str:
 
 
 def _bare(path: Path, words: str = f"{MASK_WORDS}|{IMAGE_WORDS}") -> str:
-    """The name without what only says that it is an image or a mask: eye7_mask, mask_eye7, eye7.ah -> eye7."""
+    """The name without what says that it is an image or a mask: eye7_mask, mask_eye7, eye7.ah -> eye7."""
     stem, shorter = None, _stem(path)
     while shorter != stem:
         stem = shorter
@@ -339,11 +366,23 @@ def _pair(images: list[Path], masks: list[Path], find) -> list[tuple[Path, Path]
                 pairs.append((rivals[0], partners[0]))
                 images, masks = [p for p in images if p != rivals[0]], [p for p in masks if p != partners[0]]
             elif partners and name is _bare:
-                find("error", "ambiguous names", rivals[0].name,
-                     f"images {_listed(p.name for p in rivals)} go with masks {_listed(p.name for p in partners)}")
-                images, masks = [p for p in images if p not in rivals], [p for p in masks if p not in partners]
+                find(
+                    "error",
+                    "ambiguous names",
+                    rivals[0].name,
+                    f"{_listed(p.name for p in rivals)} may go with {_listed(p.name for p in partners)}",
+                )
+                images, masks = (
+                    [p for p in images if p not in rivals],
+                    [p for p in masks if p not in partners],
+                )
     for path in images:
-        find("error", "image without mask", path.name, f"no mask is named {_bare(path)}, {_bare(path)}_mask or the like")
+        find(
+            "error",
+            "image without mask",
+            path.name,
+            f"no mask is named {_bare(path)}, {_bare(path)}_mask or the like",
+        )
     for path in masks:
         find("error", "mask without image", path.name, f"no image is named {_bare(path)}")
     return sorted(pairs)

@@ -26,8 +26,7 @@ class Files:
 def _drive(folder: Path) -> dict[str, Files]:
     found = {}
     for part in ("test", "training"):
-        for image in _pictures(folder / part / "images"):
-            n = image.name.split("_")[0]
+        for n, image in _pictures(folder / part / "images", rf"(\d\d)_{part}\.tif"):
             found[n] = Files(
                 image,
                 folder / part / "1st_manual" / f"{n}_manual1.gif",
@@ -39,8 +38,7 @@ def _drive(folder: Path) -> dict[str, Files]:
 
 def _stare(folder: Path) -> dict[str, Files]:
     found = {}
-    for image in _pictures(folder / "stare-images"):
-        n = image.name.split(".")[0]
+    for n, image in _pictures(folder / "stare-images", r"(im\d{4})\.ppm(?:\.gz)?"):
         label = _existing(folder / "labels-ah", f"{n}.ah.ppm", f"{n}.ah.ppm.gz")
         second = _existing(folder / "labels-vk", f"{n}.vk.ppm", f"{n}.vk.ppm.gz")
         found[n] = Files(image, label or folder / "labels-ah" / f"{n}.ah.ppm", second)
@@ -49,26 +47,28 @@ def _stare(folder: Path) -> dict[str, Files]:
 
 def _chase(folder: Path) -> dict[str, Files]:
     found = {}
-    for image in _pictures(folder):
-        if image.suffix.lower() == ".jpg":
-            second = _existing(folder, f"{image.stem}_2ndHO.png")
-            found[image.stem] = Files(image, folder / f"{image.stem}_1stHO.png", second)
+    for n, image in _pictures(folder, r"Image_(\d\d[LR])\.jpg"):
+        second = _existing(folder, f"Image_{n}_2ndHO.png")
+        found[n] = Files(image, folder / f"Image_{n}_1stHO.png", second)
     return found
 
 
 def _hrf(folder: Path) -> dict[str, Files]:
     found = {}
-    for image in _pictures(folder / "images"):
-        n = image.stem.lower()
+    for n, image in _pictures(folder / "images", r"(\d\d_(?:dr|g|h))\.jpg"):
         label = _existing(folder / "manual1", f"{n}.tif") or folder / "manual1" / f"{n}.tif"
         found[n] = Files(image, label, field=_existing(folder / "mask", f"{n}_mask.tif"))
     return found
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _pictures(folder: Path, pattern: str) -> list[tuple[str, Path]]:
+    """Name and path of the images in a folder; the name is what the pattern's group matches."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such folder; is its parent really the folder of the set?")
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        raise FileNotFoundError(
+            f"{folder}: there is no such folder; is this copy of the set unpacked as it came?"
+        )
+    matches = ((re.fullmatch(pattern, path.name, re.IGNORECASE), path) for path in folder.iterdir())
+    return sorted((match[1], path) for match, path in matches if match)
 
 
 def _existing(folder: Path, *names: str) -> Path | None:
@@ -79,12 +79,15 @@ def _existing(folder: Path, *names: str) -> Path | None:
 
 
 LAYOUTS: dict[str, Callable[[Path], dict[str, Files]]] = {
-    "drive": _drive, "stare": _stare, "chase": _chase, "hrf": _hrf,
+    "drive": _drive,
+    "stare": _stare,
+    "chase": _chase,
+    "hrf": _hrf,
 }
 
-# The numbers of the images that train; the others test. By number and not by rank, so that a file that is missing
-# shifts nothing. im0139 is the tenth image of STARE; CHASE_DB1 has a left and a right eye of each number, HRF a
-# diabetic, a glaucomatous and a healthy one.
+# The numbers of the images that train; the others test. By number and not by rank, so that a file that is
+# missing shifts nothing. im0139 is the tenth image of STARE; CHASE_DB1 has a left and a right eye of each
+# number, HRF a diabetic, a glaucomatous and a healthy one.
 TRAINING: dict[str, dict[str, range]] = {
     "mmseg": {"drive": range(21, 41), "stare": range(1, 140), "chase": range(1, 11), "hrf": range(1, 6)},
     "paddleseg": {"drive": range(21, 41), "stare": range(1, 140), "chase": range(1, 11), "hrf": range(1, 8)},
@@ -95,21 +98,22 @@ TRAINING: dict[str, dict[str, range]] = {
 class Retina(Sequence):
     """The images of a retinal set with their vessel labels; a file is read when its index is asked for.
 
-    The label is the first observer's, `second` the second observer's where the set has one (DRIVE's test part,
-    STARE, CHASE_DB1). `field` is the set's own field of view where it has one (DRIVE, HRF), else `field_of_view`
-    of the image.
+    The label is the first observer's, `second` the second observer's where the set has one (DRIVE's test
+    part, STARE, CHASE_DB1). `field` is the set's own field of view where it has one (DRIVE, HRF), else
+    `field_of_view` of the image.
 
     Splits, as (train / test):
 
     | protocol | DRIVE | STARE | CHASE_DB1 | HRF |
     |---|---|---|---|---|
     | mmseg | official 20 / 20 | first 10 / last 10 by name | first 20 / last 8 | first 5 of each group / 30 |
-    | paddleseg | the same, assumed | the same, assumed | the same, assumed | first 7 of each group / 24, assumed |
+    | paddleseg | the same | the same, assumed | the same, assumed | first 7 of each group / 24, assumed |
     | lwnet | official 20 / 20 | none / all 20 | first 8 / last 20 | first 5 of each group / 30 |
 
-    PaddleSeg states the numbers for HRF only and publishes no list of names; its splits here are an assumption.
-    lwnet (Galdran et al. 2022) holds back one fifth of its training images for validation; here they all train.
-    The benchmark of Laibacher et al. 2019 (bob.ip.binseg) has 8 / 20 on CHASE_DB1 too, but trains on the *last* 8.
+    PaddleSeg states the numbers for HRF only and publishes no list of names; its splits here are an
+    assumption. lwnet (Galdran et al. 2022) holds back one fifth of its training images for validation; here
+    they all train. The benchmark of Laibacher et al. 2019 (bob.ip.binseg) has 8 / 20 on CHASE_DB1 too, but
+    trains on the *last* 8.
 
     Args:
         dataset: "drive", "stare", "chase" or "hrf".
@@ -166,8 +170,8 @@ def _check_label(name: str, files: Files, dataset: str) -> None:
     reason = "the copy of the set is not complete"
     if dataset == "drive" and name <= "20":
         reason = (
-            "recent downloads of DRIVE come without the labels of the test part, and without them no score can be "
-            "computed; an older copy of the zip holds them"
+            "recent downloads of DRIVE come without the labels of the test part, and without them no score "
+            "can be computed; an older copy of the zip holds them"
         )
     raise FileNotFoundError(f"{files.label}: the label of image {name} is missing; {reason}.")
 
@@ -175,14 +179,14 @@ def _check_label(name: str, files: Files, dataset: str) -> None:
 def field_of_view(image: np.ndarray) -> np.ndarray:
     """Where a fundus photograph shows the eye, bool (H, W): for sets that come without masks.
 
-    Bright is what lies above the dark border's red (its first percentile) by a quarter of the way to the median,
-    after a mean over 5 x 5 pixels. The field is what has bright pixels on its left and right as well as above and
-    below, so that dark vessels and lesions do not make holes.
+    Bright is what lies above the dark border's red (its first percentile) by a quarter of the way to the
+    median, after a mean over 5 x 5 pixels. The field is what has bright pixels on its left and right as well
+    as above and below, so that dark vessels and lesions do not make holes.
     """
     red = image[0].astype(np.float32)
-    for _ in range(2):                                                  # rows, then columns
+    for _ in range(2):  # rows, then columns
         padded = np.pad(red, ((2, 2), (0, 0)), mode="edge")
-        red = sum(padded[i:i + len(red)] for i in range(5)).T / 5
+        red = sum(padded[i : i + len(red)] for i in range(5)).T / 5
     dark, middle = np.percentile(red, (1, 50))
     bright = red > dark + (middle - dark) / 4
     return _between(bright) & _between(bright.T).T

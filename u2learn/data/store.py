@@ -1,4 +1,4 @@
-"""Where data lives: finding a set on this machine, fetching it from its official home, and checking a copy."""
+"""Where data lives: finding a set on this machine, fetching it from its home, and checking a copy."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tqdm.auto import tqdm
 
 from u2learn.data.pairs import read_image
 
-CHUNK = 1 << 18                 # bytes
-ATTEMPTS = 5                    # that fail one after the other before a download is given up
-LARGEST = 4 << 30               # bytes that an archive may unpack to
+CHUNK = 1 << 18  # bytes
+ATTEMPTS = 5  # that fail one after the other before a download is given up
+LARGEST = 4 << 30  # bytes that an archive may unpack to
 
 
 class MissingDataset(FileNotFoundError):
@@ -34,7 +34,7 @@ class MissingDataset(FileNotFoundError):
 
 @dataclass(frozen=True)
 class Archive:
-    """One file to download. `into` is the folder that it fills; more addresses are tried when the first fails."""
+    """One file to download. `into` is the folder that it fills; the next address is tried when one fails."""
 
     addresses: tuple[str, ...]
     into: str = "."
@@ -49,8 +49,8 @@ class Archive:
 class Dataset:
     """What one must know of a set to get it, to cite it, and to tell whether a copy is complete.
 
-    `contents` says how many files a complete copy has of each kind, as a pattern of their paths below the folder;
-    of the kinds in `optional` it may have none.
+    `contents` says how many files a complete copy has of each kind, as a pattern of their paths below the
+    folder; of the kinds in `optional` it may have none.
     """
 
     name: str
@@ -68,7 +68,8 @@ class Dataset:
 
 _STARE = "https://cecas.clemson.edu/~ahoover/stare/probing/"
 
-# No maker publishes a checksum. STARE's and HRF's were noted by several independent users of the same archives.
+# No maker publishes a checksum. STARE's and HRF's were noted by several independent users of the same
+# archives.
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
@@ -186,7 +187,9 @@ def find(name: str) -> Path:
     """
     dataset, root = _dataset(name), data_root()
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
-        if re.sub(r"[^a-z0-9]", "", folder.name.lower()) in dataset.also_called and any(_count(dataset, folder).values()):
+        if re.sub(r"[^a-z0-9]", "", folder.name.lower()) in dataset.also_called and any(
+            _count(dataset, folder).values()
+        ):
             return folder
     raise MissingDataset(f"{dataset.title} is not in {root}: {_advice(dataset)}")
 
@@ -207,7 +210,7 @@ def _advice(dataset: Dataset) -> str:
 
 @dataclass(frozen=True)
 class Check:
-    """What `verify` found: of each kind of file how many there are and should be, and files that cannot be read."""
+    """What `verify` found: how many files there are of each kind, and which ones cannot be read."""
 
     dataset: Dataset
     folder: Path
@@ -230,7 +233,9 @@ class Check:
     def __str__(self) -> str:
         numbers = ", ".join(f"{self.found[kind]} {kind}" for kind in self.dataset.contents)
         absent = [kind for kind in self.dataset.optional if self.found[kind] == 0]
-        parts = [f"{self.dataset.name}: {'complete' if self.complete else 'NOT complete'} in {self.folder}: {numbers}"]
+        parts = [
+            f"{self.dataset.name}: {'' if self.complete else 'NOT '}complete in {self.folder}: {numbers}"
+        ]
         parts += [f"missing: {', '.join(self.missing)}"] * bool(self.missing)
         parts += [f"without {', '.join(absent)} (some copies are)"] * bool(absent)
         parts += [f"unreadable: {text}" for text in self.unreadable]
@@ -292,9 +297,10 @@ class Absent(Check):
 def fetch(name: str, progress: bool = True) -> Path:
     """Downloads a set from its official home, checks it, and puts it into `data_root()`; returns its folder.
 
-    A download that breaks off goes on where it stopped, also in another run. The set appears under its name only
-    when everything was unpacked and opened, so that nothing half-written is ever found. Where no checksum of an
-    archive is published, the one of the first download is noted in `downloads/SHA256SUMS` and holds from then on.
+    A download that breaks off goes on where it stopped, also in another run. The set appears under its name
+    only when everything was unpacked and opened, so that nothing half-written is ever found. Where no
+    checksum of an archive is published, the one of the first download is noted in `downloads/SHA256SUMS` and
+    holds from then on.
 
     Raises:
         MissingDataset: if the set cannot be fetched without a registration; says what to do by hand.
@@ -326,19 +332,24 @@ def fetch(name: str, progress: bool = True) -> Path:
             unpack(path, workshop / "new" / archive.into)
         check = _verify(dataset, workshop / "new")
         if not check.complete:
-            raise ValueError(f"What {dataset.home} hands out is not what was expected; nothing was installed.\n{check}")
+            for _, path, _ in fetched:
+                _put_aside(path)
+            raise ValueError(
+                f"What {dataset.home} hands out is not what was expected; nothing was installed.\n{check}"
+            )
         (workshop / "new").rename(target)
     finally:
         shutil.rmtree(workshop)
     for archive, path, digest in fetched:
         if archive.sha256 is None:
             _note(path, digest)
+            tqdm.write(f"No checksum of {archive.name} is published; from now on it must have {digest}.")
         path.unlink()
     return target
 
 
 def _download(archive: Archive, path: Path, progress: bool) -> Path:
-    """The archive's file, from the first address that gives it. An earlier download that is whole is used again."""
+    """The archive's file, from the first address that gives it, unless an earlier download is whole."""
     if path.exists():
         return path
     failures = []
@@ -351,8 +362,8 @@ def _download(archive: Archive, path: Path, progress: bool) -> Path:
         except (OSError, http.client.HTTPException) as error:
             failures.append(f"{address}: {error}")
     raise ConnectionError(
-        f"{archive.name} could not be downloaded ({'; '.join(failures)}). What came is kept in {path.parent}: "
-        "the same command goes on from there."
+        f"{archive.name} could not be downloaded ({'; '.join(failures)}). What came is kept in "
+        f"{path.parent}: the same command goes on from there."
     )
 
 
@@ -387,11 +398,13 @@ def _receive_once(address: str, part: Path, bar: tqdm) -> None:
         # Nothing follows: either all of it is here, or what is here belongs to a longer file.
         if error.headers.get("Content-Range", "").rpartition("/")[2] != str(have):
             part.unlink()
-            raise ConnectionError(f"{address} has a shorter file than the {have} bytes that were here") from error
+            raise ConnectionError(
+                f"{address} has a shorter file than the {have} bytes that were here"
+            ) from error
         return
     with reply:
         if not reply.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            have = 0                                                    # the server sends all of it
+            have = 0  # the server sends all of it
         length = reply.headers.get("Content-Length")
         bar.total = bar.total if length is None else have + int(length)
         bar.n = have
@@ -401,7 +414,9 @@ def _receive_once(address: str, part: Path, bar: tqdm) -> None:
                 bar.update(file.write(chunk))
             file.truncate()
             if length is not None and file.tell() < have + int(length):
-                raise ConnectionError(f"the connection was cut after {file.tell()} of {have + int(length)} bytes")
+                raise ConnectionError(
+                    f"the connection was cut after {file.tell()} of {have + int(length)} bytes"
+                )
 
 
 def _accepted(archive: Archive, path: Path) -> str:
@@ -411,16 +426,23 @@ def _accepted(archive: Archive, path: Path) -> str:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     sums = path.with_name("SHA256SUMS")
-    noted = dict(reversed(line.split("  ", 1)) for line in sums.read_text().splitlines()) if sums.exists() else {}
+    noted = (
+        dict(reversed(line.split("  ", 1)) for line in sums.read_text().splitlines()) if sums.exists() else {}
+    )
     expected = archive.sha256 or noted.get(path.name)
     if expected not in (None, digest.hexdigest()):
-        aside = path.replace(path.with_name(path.name + ".rejected"))
+        aside = _put_aside(path)
         source = "the published one" if archive.sha256 else f"the one of the first download, noted in {sums}"
         raise ValueError(
-            f"{archive.name} has the SHA-256 {digest.hexdigest()}, not {expected}, {source}. It was damaged on its "
-            f"way or has changed at its home; it lies in {aside}, and nothing was installed."
+            f"{archive.name} has the SHA-256 {digest.hexdigest()}, not {expected}, {source}. It was damaged "
+            f"on its way or has changed at its home; it lies in {aside}, and nothing was installed."
         )
     return digest.hexdigest()
+
+
+def _put_aside(path: Path) -> Path:
+    """Keeps a file that is no good for a look at it, but out of the way of the next download."""
+    return path.replace(path.with_name(path.name + ".rejected"))
 
 
 def _note(path: Path, digest: str) -> None:
@@ -436,8 +458,8 @@ def unpack(archive: Path, folder: Path) -> None:
     Only plain files and folders inside `folder` are written, whatever the archive says.
 
     Raises:
-        ValueError: if the file is no archive, is cut short or damaged, unpacks to more than 4 GiB, or holds a link,
-            a device, or a path that leads out of the folder.
+        ValueError: if the file is no archive, is cut short or damaged, unpacks to more than 4 GiB, or holds a
+            link, a device, or a path that leads out of the folder.
     """
     folder.mkdir(parents=True)
     written = 0
@@ -446,7 +468,7 @@ def unpack(archive: Path, folder: Path) -> None:
             path = PurePosixPath(name.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts or ":" in name:
                 raise ValueError(f"it would write to {name!r}, outside its folder")
-            if path.parts[0] == "__MACOSX":
+            if path.parts[:1] == ("__MACOSX",):
                 continue
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             with (folder / path).open("xb") as target:
@@ -456,7 +478,7 @@ def unpack(archive: Path, folder: Path) -> None:
                         raise ValueError(f"it unpacks to more than {LARGEST >> 30} GiB")
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
         shutil.rmtree(folder)
-        aside = archive.replace(archive.with_name(archive.name + ".rejected"))
+        aside = _put_aside(archive)
         raise ValueError(f"{archive.name} cannot be unpacked: {error}. It lies in {aside}.") from error
     only = list(folder.iterdir())
     if len(only) == 1 and only[0].is_dir():
@@ -486,5 +508,9 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
     else:
         with archive.open("rb") as file:
             start = file.read(200).lstrip().lower()
-        page = "a web page, so the address may have moved" if start.startswith((b"<!doctype", b"<html")) else "no archive"
+        page = (
+            "a web page, so the address may have moved"
+            if start.startswith((b"<!doctype", b"<html"))
+            else "no archive"
+        )
         raise ValueError(f"it is {page}, or is cut short")

@@ -1,8 +1,8 @@
 """Fundus photographs drawn by a program: what the book uses where no real data is found.
 
-Lengths are in units of the field's radius, the origin is the field's centre and y points down, so a seed gives the
-same anatomy at every size. The proportions are those of the eye: the optic disc is 1.8 mm wide, the fovea lies 4.7 mm
-from it, the widest vein measures 0.18 mm, and a 45 degree camera sees a circle of about 13 mm.
+Lengths are in units of the field's radius, the origin is the field's centre and y points down, so a seed
+gives the same anatomy at every size. The proportions are those of the eye: the optic disc is 1.8 mm wide, the
+fovea lies 4.7 mm from it, the widest vein measures 0.18 mm, and a 45 degree camera sees about 13 mm.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from PIL import Image
 
 from u2learn.data.pairs import Example
 
-STEP = 0.002            # between two points of a vessel's centre line
-THINNEST = 0.0021       # radius at which a vessel ends
-FOVEA = 0.13            # radius of the zone round the fovea that no vessel enters
-CELLS = 45              # the growing tree knows which of CELLS x CELLS places are taken
+STEP = 0.002  # between two points of a vessel's centre line
+THINNEST = 0.0021  # radius at which a vessel ends
+FOVEA = 0.13  # radius of the zone round the fovea that no vessel enters
+RADIUS = 0.48  # of the field, as a share of the picture's shorter side
+CELLS = 45  # the growing tree knows which of CELLS x CELLS places are taken
 
 
 @dataclass(frozen=True)
 class Vessel:
     """One unbranched piece of the tree, from its root to its tip."""
 
-    points: np.ndarray      # (N, 2), x and y
-    heading: np.ndarray     # (N,), radians
-    radius: np.ndarray      # (N,)
+    points: np.ndarray  # (N, 2), x and y
+    heading: np.ndarray  # (N,), radians
+    radius: np.ndarray  # (N,)
     artery: bool
 
 
@@ -48,7 +49,7 @@ def grow(rng, start, heading, bend, length, radius, artery) -> Vessel:
 
 
 def cut(vessel: Vessel, fovea, taken=None) -> Vessel:
-    """The vessel up to where it leaves the field, enters the zone of the fovea or runs into a place that is taken."""
+    """The vessel up to where it leaves the field, comes to the fovea, or runs into a place that is taken."""
     stop = (np.hypot(*vessel.points.T) > 1.02) | (np.hypot(*(vessel.points - fovea).T) < FOVEA)
     if taken is not None:
         away = np.hypot(*(vessel.points - vessel.points[0]).T) > 0.06
@@ -58,6 +59,7 @@ def cut(vessel: Vessel, fovea, taken=None) -> Vessel:
 
 
 def places(points) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of the cell that each point lies in."""
     cell = np.clip(((points + 1.1) * CELLS / 2.2).astype(int), 0, CELLS - 1)
     return cell[:, 1], cell[:, 0]
 
@@ -67,15 +69,19 @@ def trunks(rng, disc) -> list[Vessel]:
     found = []
     for artery in (False, True):
         widest = rng.uniform(0.0085, 0.0105) if artery else rng.uniform(0.0115, 0.0145)
-        roots = []                  # heading at the disc and at the end, length, radius; temporal is 0, down is pi/2
+        roots = []  # heading at the disc and at the end, length, radius; temporal is 0, down is pi/2
         for side in (-1, 1):
-            roots.append((side * rng.uniform(1.0, 1.5), -side * rng.uniform(0.1, 0.6), rng.uniform(1.5, 2.0), widest))
+            roots.append(
+                (side * rng.uniform(1.0, 1.5), -side * rng.uniform(0.1, 0.6), rng.uniform(1.5, 2.0), widest)
+            )
             roots.append((side * rng.uniform(1.9, 2.4), side * rng.uniform(2.3, 2.9), 0.9, 0.65 * widest))
         for _ in range(rng.integers(1, 4)):
             heading = rng.uniform(-0.5, 0.5) + rng.choice([0, np.pi])
             roots.append((heading, heading + rng.normal(0, 0.3), rng.uniform(0.4, 0.7), 0.4 * widest))
         for first, last, length, radius in roots:
-            found.append(grow(rng, disc + rng.normal(0, 0.02, 2), first, last - first, length, radius, artery))
+            found.append(
+                grow(rng, disc + rng.normal(0, 0.02, 2), first, last - first, length, radius, artery)
+            )
     return found
 
 
@@ -93,7 +99,9 @@ def branches(rng, parent: Vessel, disc, fovea) -> list[Vessel]:
             inwards = fovea - start
             goal = inwards if np.hypot(*inwards) < 0.8 and rng.random() < 0.6 else start - disc
             bend = rng.uniform(0.3, 0.8) * turn(heading, np.arctan2(goal[1], goal[0]))
-            found.append(grow(rng, start, heading, bend, rng.uniform(1600, 3800) * radius**1.6, radius, parent.artery))
+            found.append(
+                grow(rng, start, heading, bend, rng.uniform(1600, 3800) * radius**1.6, radius, parent.artery)
+            )
     return found
 
 
@@ -103,7 +111,7 @@ def vessel_tree(rng, disc, fovea) -> list[Vessel]:
     taken = np.zeros((CELLS, CELLS), bool)
     for vessel in vessels:
         taken[places(vessel.points)] = True
-    for vessel in vessels:                                              # the list grows while we walk along it
+    for vessel in vessels:  # the list grows while we walk along it
         for child in branches(rng, vessel, disc, fovea):
             child = cut(child, fovea, taken if rng.random() < 0.85 else None)
             if len(child.points) * STEP > 0.04:
@@ -113,16 +121,16 @@ def vessel_tree(rng, disc, fovea) -> list[Vessel]:
 
 
 def paint(size, points, radius, height) -> np.ndarray:
-    """A parabola of the given radius and height round every point; where they overlap the highest wins. (H, W)"""
+    """A parabola of some radius and height round every point; where they overlap the highest wins. (H, W)"""
     h, w = size
     canvas = np.zeros(h * w, np.float32)
-    scale = 0.48 * min(size)
-    centre = points * scale + np.array([(w - 1) / 2, (h - 1) / 2])      # pixels from here on
+    scale = RADIUS * min(size)
+    centre = points * scale + np.array([(w - 1) / 2, (h - 1) / 2])  # pixels from here on
     radius = np.maximum(radius * scale, 0.55)
     reach = np.ceil(radius).astype(int)
     for k in np.unique(reach):
         here = reach == k
-        dy, dx = (d.reshape(1, -1) for d in np.mgrid[-k:k + 1, -k:k + 1])
+        dy, dx = (d.reshape(1, -1) for d in np.mgrid[-k : k + 1, -k : k + 1])
         px, py = centre[here, :1], centre[here, 1:]
         column, row = np.rint(px).astype(int) + dx, np.rint(py).astype(int) + dy
         value = height[here, None] * (1 - ((column - px) ** 2 + (row - py) ** 2) / radius[here, None] ** 2)
@@ -141,27 +149,28 @@ def blur(plane, sigma) -> np.ndarray:
     """Gaussian blur of one plane; sigma in pixels. (H, W)"""
     reach = int(np.ceil(3 * sigma))
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2).astype(np.float32)
-    for _ in range(2):                                                  # rows, then columns
+    for _ in range(2):  # rows, then columns
         padded, n = np.pad(plane, ((reach, reach), (0, 0)), mode="edge"), len(plane)
-        plane = sum(tap * padded[i:i + n] for i, tap in enumerate(taps / taps.sum())).T
+        plane = sum(tap * padded[i : i + n] for i, tap in enumerate(taps / taps.sum())).T
     return plane
 
 
 def resolved(vessels, size) -> list[Vessel]:
     """The vessels that a picture of this size shows: what is much thinner than a pixel is lost."""
-    finest = min(0.27 / (0.48 * min(size)), 0.007)                      # the arcades always stay
+    finest = min(0.27 / (RADIUS * min(size)), 0.007)  # the arcades always stay
     return [v for v in vessels if v.radius[0] > finest]
 
 
 def trace(rng, vessels, size, missed, shake) -> np.ndarray:
-    """The label that an observer draws who misses a share of the thinnest vessels and whose hand shakes. (H, W)"""
+    """The label of an observer who misses a share of the thinnest vessels and whose hand shakes. (H, W)"""
     points, radius = [], []
     for v in vessels:
-        seen, slip, width, phase = rng.random(), rng.normal(0, shake, 2), rng.normal(1, 40 * shake), rng.uniform(0, 6.3)
+        seen, slip, phase = rng.random(), rng.normal(0, shake, 2), rng.uniform(0, 2 * np.pi)
+        width = min(max(rng.normal(1, 40 * shake), 0.6), 1.5)
         if seen > missed * np.exp(-((v.radius[0] / 0.0045) ** 2)):
             sway = np.sin(np.arange(len(v.radius)) * STEP * 25 + phase)[:, None]
             points.append(v.points + slip * sway)
-            radius.append(v.radius * np.clip(width, 0.6, 1.5))
+            radius.append(v.radius * width)
     radius = np.concatenate(radius)
     return (paint(size, np.concatenate(points), radius, np.ones(len(radius))) > 0).astype(np.uint8)
 
@@ -175,25 +184,31 @@ def lesions(rng, size, radius) -> np.ndarray:
     return np.minimum(2 * paint(size, points, radii, rng.uniform(0.4, 1, len(points))), 1)
 
 
+def distance(x, y, point) -> np.ndarray:
+    """From every pixel to a point. (H, W)"""
+    return np.hypot(x - float(point[0]), y - float(point[1]))
+
+
 def rgb(red, green, blue) -> np.ndarray:
+    """A number for each channel. (3, 1, 1)"""
     return np.array([red, green, blue], np.float32)[:, None, None]
 
 
 def photograph(rng, size, x, y, disc, fovea, vessels) -> np.ndarray:
-    """What the camera sees: light, absorbed by pigment and blood on its way, blurred and noisy. (3, H, W) uint8"""
+    """What the camera sees: light that pigment and blood absorb, blurred and noisy. (3, H, W) uint8"""
     red = rng.uniform(165, 215)
-    base = rgb(red, red * rng.uniform(0.44, 0.54), red * rng.uniform(0.27, 0.36))         # grey levels
+    base = rgb(red, red * rng.uniform(0.44, 0.54), red * rng.uniform(0.27, 0.36))  # grey levels
     lamp, falloff = rng.uniform(-0.45, 0.45, 2), rng.uniform(0.12, 0.4)
-    light = 1.05 - falloff * ((x - lamp[0]) ** 2 + (y - lamp[1]) ** 2) + 0.04 * clouds(rng, size, 5)
+    light = 1.05 - falloff * distance(x, y, lamp) ** 2 + 0.04 * clouds(rng, size, 5)
 
-    macula = np.exp(-((x - fovea[0]) ** 2 + (y - fovea[1]) ** 2) / rng.uniform(0.12, 0.2) ** 2)
-    choroid = np.exp(-((clouds(rng, size, 30) / 0.3) ** 2))             # light between dark meshes
+    macula = np.exp(-((distance(x, y, fovea) / rng.uniform(0.12, 0.2)) ** 2))
+    choroid = np.exp(-((clouds(rng, size, 30) / 0.3) ** 2))  # light between dark meshes
     pigment = rng.uniform(0.25, 0.5) * macula - rng.uniform(0, 0.09) * choroid
     pigment += 0.04 * clouds(rng, size, 10) + 0.025 * clouds(rng, size, 70)
 
-    half = rng.uniform(0.125, 0.155, 2)
-    away = np.hypot((x - disc[0]) / half[0], (y - disc[1]) / half[1])
-    glow = (1 + 0.4 * np.exp(-((away / 0.5) ** 2))) / (1 + np.exp((away - 1) * 16)) + 0.2 * np.exp(-((away / 2) ** 2))
+    away = distance(x, y, disc) / rng.uniform(0.125, 0.155)
+    papilla = 0.5 - 0.5 * np.tanh(8 * (away - 1))  # the disc, with a soft edge
+    glow = papilla * (1 + 0.4 * np.exp(-((away / 0.5) ** 2))) + 0.2 * np.exp(-((away / 2) ** 2))
 
     blood = np.zeros(size, np.float32)
     contrast = rng.uniform(0.65, 1.1)
@@ -202,23 +217,23 @@ def photograph(rng, size, x, y, disc, fovea, vessels) -> np.ndarray:
         points, radius = np.concatenate([v.points for v in mine]), np.concatenate([v.radius for v in mine])
         depth = strength * contrast * (1 - np.exp(-radius / 0.0055))
         blood += paint(size, points, 1.25 * radius, depth)
-        wide = artery & (radius > 0.005)                                # the light reflex along an artery
+        wide = artery & (radius > 0.005)  # the light reflex along an artery
         blood -= paint(size, points[wide], 0.45 * radius[wide], 0.5 * depth[wide])
     blood += rng.choice([0, 0.4]) * lesions(rng, size, 0.012)
     glow += rng.choice([0, 0.5]) * lesions(rng, size, 0.008)
 
-    absorbed = rgb(0.25, 1, 0.75) * blur(blood, 0.0035 * 0.48 * min(size)) + rgb(0.5, 1, 0.6) * pigment
+    absorbed = rgb(0.25, 1, 0.75) * blur(blood, 0.0035 * RADIUS * min(size)) + rgb(0.5, 1, 0.6) * pigment
     image = base * light * (1 + rgb(0.3, 0.9, 0.7) * glow) * np.exp(-absorbed)
     image += rng.standard_normal((3, *size), np.float32) * rgb(2.5, 2.5, 3)
-    inside = np.clip((1 - np.hypot(x, y)) * 0.24 * min(size), 0, 1)
+    inside = np.clip((1 - distance(x, y, (0, 0))) * RADIUS * min(size) / 2, 0, 1)
     return np.clip(image * inside + 6, 0, 255).astype(np.uint8)
 
 
 def fundus(seed: int, size: tuple[int, int] = (584, 565)) -> Example:
-    """Draws a fundus photograph of `size` (H, W) with its vessel label, a second observer's label and its field.
+    """Draws a fundus photograph of `size` (H, W) with the labels of two observers and the field of view.
 
-    The same seed and size always give the same picture. Thin vessels are faint, the light is uneven, and bright and
-    dark spots that are no vessels lie about, so that no threshold on a colour solves the task.
+    The same seed and size always give the same picture. Thin vessels are faint, the light is uneven, and
+    bright and dark spots that are no vessels lie about, so that no threshold on a colour solves the task.
 
     Raises:
         ValueError: if a side is shorter than 16 pixels.
@@ -230,13 +245,14 @@ def fundus(seed: int, size: tuple[int, int] = (584, 565)) -> Example:
     disc = rng.uniform([-0.72, -0.1], [-0.52, 0.1])
     fovea = disc + rng.uniform([0.68, 0.0], [0.78, 0.1])
     vessels = resolved(vessel_tree(rng, disc, fovea), size)
-    label, second = trace(rng, vessels, size, 0.05, 0.0005), trace(rng, vessels, size, 0.65, max(0.002, 0.7 / min(size)))
+    label = trace(rng, vessels, size, missed=0.05, shake=0.0005)
+    second = trace(rng, vessels, size, missed=0.65, shake=max(0.002, 0.7 / min(size)))
 
     x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-    x, y = (x - (w - 1) / 2) / (0.48 * min(size)), (y - (h - 1) / 2) / (0.48 * min(size))  # (H, W) each
+    x, y = ((a - (n - 1) / 2) / (RADIUS * min(size)) for a, n in ((x, w), (y, h)))  # (H, W) each
     field = x * x + y * y < 1
     image = photograph(rng, size, x, y, disc, fovea, vessels)
-    if rng.random() < 0.5:                                              # the other eye
+    if rng.random() < 0.5:  # the other eye
         image, label, second = (a[..., ::-1].copy() for a in (image, label, second))
     return Example(f"synthetic-{seed}", image, label * field, field, second * field)
 
@@ -255,7 +271,7 @@ class SyntheticRetina(Sequence):
             raise ValueError(f"SyntheticRetina has the splits 'train' and 'test', not {split!r}")
         if length < 1:
             raise ValueError(f"SyntheticRetina needs a length of at least 1, not {length}")
-        first = 2 * 100_000 * seed + (split == "test")                  # even numbers train, odd ones test
+        first = 2 * 100_000 * seed + (split == "test")  # even numbers train, odd ones test
         self.seeds = range(first, first + 2 * length, 2)
         self.size = size
 

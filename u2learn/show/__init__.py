@@ -1,13 +1,21 @@
-"""Everything with which the book shows things. A helper returns what it shows: the last line of a cell displays it.
+"""Everything with which the book shows things.
 
-matplotlib, IPython and ipywidgets are imported when a helper is called, never before.
+A helper returns what it shows, and the last line of a cell displays it. matplotlib, IPython and ipywidgets are
+imported when a helper is called, never before.
 """
 
 from u2learn.show.curves import precision_recall, training_curve
 from u2learn.show.drawing import draw
 from u2learn.show.look import COLOURS, style
 from u2learn.show.page import budget, publishing, source
-from u2learn.show.pictures import feature_grid, image_row, kernel_picture, overlay, receptive_field, show_errors
+from u2learn.show.pictures import (
+    feature_grid,
+    image_row,
+    kernel_picture,
+    overlay,
+    receptive_field,
+    show_errors,
+)
 from u2learn.show.widgets import explore
 
 __all__ = [

@@ -18,8 +18,8 @@ def precision_recall(
 ) -> Any:
     """Precision against recall, with grey lines of equal Dice.
 
-    `curves`: name -> (recall, precision), two sequences in [0, 1]; `points`: name -> (recall, precision), such
-    as the second observer.
+    `curves`: name -> (recall, precision), two sequences in [0, 1]; `points`: name -> (recall, precision), such as
+    the second observer.
 
     Raises:
         ValueError: nothing to draw, sequences of different length, or numbers outside [0, 1] (per cent?).
@@ -27,25 +27,42 @@ def precision_recall(
     points = dict(points or {})
     if not curves and not points:
         raise ValueError("precision_recall has nothing to draw: give at least one curve or point.")
-    drawn = {name: [np.atleast_1d(np.asarray(v)) for v in pair] for name, pair in (*curves.items(), *points.items())}
+    drawn = {
+        name: [np.atleast_1d(np.asarray(v)) for v in pair]
+        for name, pair in (*curves.items(), *points.items())
+    }
     for name, (recall, precision) in drawn.items():
         if recall.shape != precision.shape:
-            raise ValueError(f'"{name}": {recall.size} recalls and {precision.size} precisions; they come in pairs.')
+            raise ValueError(
+                f'"{name}": {recall.size} recalls and {precision.size} precisions; they come in pairs.'
+            )
         if min(recall.min(), precision.min()) < 0 or max(recall.max(), precision.max()) > 1:
-            raise ValueError(f'"{name}": recall and precision are fractions in [0, 1]; divide per cents by 100.')
+            raise ValueError(
+                f'"{name}": recall and precision are fractions in [0, 1]; divide per cents by 100.'
+            )
     figure, axes = figure_of(5.2, 4.9)
     axis = axes[0, 0]
     for dice in (0.2, 0.4, 0.6, 0.7, 0.8, 0.9):
         recall = np.linspace(dice / (2 - dice), 1, 200)
         axis.plot(recall, dice * recall / (2 * recall - dice), color="#C4C4C4", lw=1, zorder=1)
-        axis.annotate(f"Dice {dice:.1f}", (1, dice / (2 - dice)), xytext=(4, 0), textcoords="offset points",
-                      va="center", fontsize=9, color=COLOURS["grey"], annotation_clip=False)
+        axis.annotate(
+            f"Dice {dice:.1f}",
+            (1, dice / (2 - dice)),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=COLOURS["grey"],
+            annotation_clip=False,
+        )
     for name in curves:
         axis.plot(*drawn[name], label=name, zorder=2)
     for (name, _), marker in zip(points.items(), cycle("oDs^v"), strict=False):
         axis.plot(*drawn[name], marker, ms=8, mec="black", mew=0.8, label=name, zorder=3)
     axis.grid(False)
-    axis.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xlabel="recall", ylabel="precision", title=title or "")
+    axis.set(
+        xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xlabel="recall", ylabel="precision", title=title or ""
+    )
     axis.legend(loc="lower left", facecolor="white", framealpha=0.9, frameon=True, edgecolor="none")
     return figure
 

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -58,7 +59,7 @@ def _rows(pen: "Pen", diagram: Diagram) -> list[float]:
         for i, row in enumerate(boxes):
             tall[i] = max(tall[i], *(pen.height(box, diagram.size) for box in row))
     rows = [0.0]
-    for above, below in zip(tall, tall[1:], strict=False):
+    for above, below in pairwise(tall):
         rows.append(rows[-1] - above / 2 - ROWS - below / 2)
     return rows
 
@@ -81,13 +82,17 @@ class Ladder:
         n = len(u.levels) - 1
         self.encoders = [start + width(first.encode) / 2 + i * STEP for i in range(n + 1)]
         # The innermost join leaves room for the numbers on its skip and for the bottleneck below it.
-        skip = max(0.075 * len(_joined(level)) - 2 * STEP * (n - i) for i, level in enumerate(u.levels)) + 0.34
+        skip = (
+            max(0.075 * len(_joined(level)) - 2 * STEP * (n - i) for i, level in enumerate(u.levels)) + 0.34
+        )
         inner = self.encoders[-1] + max(width(last.encode) / 2 + skip, width(u.bottom) + 0.45)
         self.joins = [
-            inner + (n - i) * STEP + (width(last.decode) - width(level.decode)) / 2 for i, level in enumerate(u.levels)
+            inner + (n - i) * STEP + (width(last.decode) - width(level.decode)) / 2
+            for i, level in enumerate(u.levels)
         ]
         self.decoders = [
-            x + JOIN / 2 + 0.03 + width(level.decode) / 2 for x, level in zip(self.joins, u.levels, strict=True)
+            x + JOIN / 2 + 0.03 + width(level.decode) / 2
+            for x, level in zip(self.joins, u.levels, strict=True)
         ]
         self.bottom = (self.encoders[-1] + self.joins[-1]) / 2
         self.right = self.decoders[0] + width(first.decode) / 2
@@ -96,7 +101,7 @@ class Ladder:
         return self.pen.height(box, self.size)
 
     def draw(self, channels: int | None, plus_image: bool) -> None:
-        """`channels` of what goes in, unless it comes from the U before; then perhaps the image comes in again."""
+        """`channels` of what goes in, unless that is the U before; then perhaps the image comes in again."""
         pen, u, rows = self.pen, self.u, self.rows
         for i, level in enumerate(u.levels):
             y = rows[i]
@@ -109,7 +114,9 @@ class Ladder:
             if i:
                 self._down(i - 1, self.encoders[i], self.height(level.encode))
                 x = self.joins[i - 1]
-                pen.arrow((x, y + self.height(level.decode) / 2), (x, self._foot(i - 1)), colour=COLOURS["decoder"])
+                pen.arrow(
+                    (x, y + self.height(level.decode) / 2), (x, self._foot(i - 1)), colour=COLOURS["decoder"]
+                )
         self._bottom()
         top = rows[0] + self.height(u.stem or u.levels[0].encode) / 2
         x = self.left + width(u.stem) / 2 if u.stem else self.encoders[0]
@@ -120,7 +127,9 @@ class Ladder:
             pen.arrow((x, top + 0.32), (x, top))
             pen.text(x - 0.07, top + 0.2, "image" if plus_image else f"{name}, {channels}", 9, ha="right")
         if plus_image:
-            pen.text(self.encoders[0] - width(u.levels[0].encode) / 2 - 0.1, rows[0] + 0.1, f"{u.channels}", 9)
+            pen.text(
+                self.encoders[0] - width(u.levels[0].encode) / 2 - 0.1, rows[0] + 0.1, f"{u.channels}", 9
+            )
 
     def _down(self, i: int, x: float, height: float) -> None:
         """From the encoder of level i straight down to a box on the next row."""
@@ -153,7 +162,9 @@ class Ladder:
         x, start = self.encoders[-1], self.rows[last] - self.height(self.u.levels[last].encode) / 2
         pen.arrow((x, start), (x, y), (self.bottom - half, y), colour=COLOURS["encoder"])
         x = self.joins[-1]
-        pen.arrow((self.bottom + half, y + rise), (x, y + rise), (x, self._foot(last)), colour=COLOURS["decoder"])
+        pen.arrow(
+            (self.bottom + half, y + rise), (x, y + rise), (x, self._foot(last)), colour=COLOURS["decoder"]
+        )
 
     def _stem(self) -> None:
         pen, stem, y = self.pen, self.u.stem, self.rows[0]
@@ -268,8 +279,17 @@ class Pen:
             self.left, self.right = min(self.left, x), max(self.right, x)
             self.bottom, self.top = min(self.bottom, y), max(self.top, y)
 
-    def rectangle(self, x: float, y: float, w: float, h: float, colour: str, tint: float = 0.2, lw: float = 1.3,
-                  dashed: bool = False) -> None:
+    def rectangle(
+        self,
+        x: float,
+        y: float,
+        w: float,
+        h: float,
+        colour: str,
+        tint: float = 0.2,
+        lw: float = 1.3,
+        dashed: bool = False,
+    ) -> None:
         """A rounded box around (x, y), filled with a tint of its colour."""
         from matplotlib.colors import to_rgb
         from matplotlib.patches import FancyBboxPatch
@@ -277,8 +297,11 @@ class Pen:
         fill = tuple(1 - tint * (1 - c) for c in to_rgb(colour))
         form = f"round,pad=0,rounding_size={min(0.05, w / 4, h / 4)}"
         corner = (x - w / 2, y - h / 2)
-        self.shapes.append(FancyBboxPatch(corner, w, h, boxstyle=form, fc=fill, ec=colour, lw=lw,
-                                          ls="--" if dashed else "-", zorder=3))
+        self.shapes.append(
+            FancyBboxPatch(
+                corner, w, h, boxstyle=form, fc=fill, ec=colour, lw=lw, ls="--" if dashed else "-", zorder=3
+            )
+        )
         self._reach(corner, (x + w / 2, y + h / 2))
 
     def bar(self, x: float, y: float, w: float, h: float, colour: str) -> None:
@@ -305,13 +328,26 @@ class Pen:
         form = "-|>,head_length=4,head_width=2" if head else "-"
         self.shapes.append(
             FancyArrowPatch(
-                path=Path(points), arrowstyle=form, color=colour, lw=1.3, joinstyle="round", capstyle="butt", zorder=2
+                path=Path(points),
+                arrowstyle=form,
+                color=colour,
+                lw=1.3,
+                joinstyle="round",
+                capstyle="butt",
+                zorder=2,
             )
         )
         self._reach(*points)
 
     def text(
-        self, x: float, y: float, text: str, size: float = 10, colour: str = INK, ha: str = "center", va: str = "center"
+        self,
+        x: float,
+        y: float,
+        text: str,
+        size: float = 10,
+        colour: str = INK,
+        ha: str = "center",
+        va: str = "center",
     ) -> None:
         self.texts.append(dict(x=x, y=y, s=text, fontsize=size, color=colour, ha=ha, va=va, zorder=4))
         w, h = 0.0085 * size * len(text), 0.014 * size
@@ -320,7 +356,7 @@ class Pen:
         self._reach((left, low), (left + w, low + h))
 
     def height(self, box: Box, size: tuple[int, int]) -> float:
-        """Inches: the map's height, softened so that 1/16 can still be read, and room for what stands inside."""
+        """Inches: the map's height, softened so that 1/16 can be read, and room for what stands inside."""
         lines = len(self._lines(box))
         return max(1.15 * (box.size[0] / size[0]) ** 0.6, 0.12 + 0.15 * lines + (0.6 if box.inside else 0))
 
@@ -349,7 +385,9 @@ class Pen:
         h = 0.3 + (0.15 if self.parameters else 0)
         self.rectangle(x, y, width(head.box), h, COLOURS["accent"], dashed=head.training_only)
         for i, line in enumerate(self._lines(head.box)):
-            self.text(x, y + (0.07 if self.parameters else 0) - 0.15 * i, line, 8 if i else 10, GREY if i else INK)
+            self.text(
+                x, y + (0.07 if self.parameters else 0) - 0.15 * i, line, 8 if i else 10, GREY if i else INK
+            )
         self.text(x, y - h / 2 - 0.03, head.name, 8, GREY, va="top")
 
     def figure(self, title: str | None) -> Any:
@@ -358,7 +396,11 @@ class Pen:
         figure, axes = figure_of(w, h + above, layout="none")
         axis = axes[0, 0]
         axis.set_position((0, 0, 1, h / (h + above)))
-        axis.set(xlim=(self.left - pad, self.right + pad), ylim=(self.bottom - pad, self.top + pad), title=title or "")
+        axis.set(
+            xlim=(self.left - pad, self.right + pad),
+            ylim=(self.bottom - pad, self.top + pad),
+            title=title or "",
+        )
         axis.set_axis_off()
         for shape in self.shapes:
             axis.add_patch(shape)

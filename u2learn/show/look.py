@@ -21,7 +21,7 @@ LINES = [COLOURS[role] for role in ("encoder", "false_alarm", "decoder", "bottle
 
 
 def style() -> None:
-    """Calm matplotlib defaults for the whole notebook, and figures as SVG: sharp at any zoom, same size anywhere."""
+    """Calm matplotlib defaults for the whole notebook, and SVG figures: sharp at any zoom, one size anywhere."""
     import matplotlib.pyplot as plt
     from cycler import cycler
 
@@ -55,8 +55,10 @@ def style() -> None:
         inline.figure_formats = {"svg"}
 
 
-def figure_of(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
-    """A styled figure, closed in pyplot so that a notebook shows it once, and its axes as a (rows, columns) array."""
+def figure_of(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Any, Any]:
+    """A styled figure, closed in pyplot so that a notebook shows it once, and its (rows, columns) of axes."""
     import matplotlib.pyplot as plt
 
     style()

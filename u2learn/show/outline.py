@@ -32,7 +32,7 @@ class Level:
 
 @dataclass(frozen=True)
 class U:
-    """Levels, finest first, around a bottom; `stem` comes before them, `residual` adds the stem to the result."""
+    """Levels, finest first, around a bottom; `stem` comes before, and with `residual` is added to the result."""
 
     levels: list[Level]
     bottom: Box
@@ -61,7 +61,7 @@ class Diagram:
 
 
 def measure(model: nn.Module, size: tuple[int, int] = (584, 565)) -> Diagram:
-    """Every level's channels and sizes, from one forward pass of a (2, C, H, W) image without memory or arithmetic.
+    """Every level's channels and sizes, from forward passes that compute shapes and no numbers.
 
     The model runs in training mode, as only then its auxiliaries speak, and in evaluation mode to know which
     blocks are silent there; it is left as it was.
@@ -72,7 +72,10 @@ def measure(model: nn.Module, size: tuple[int, int] = (584, 565)) -> Diagram:
     if not any(isinstance(m, ULevel) for m in model.modules()):
         raise ValueError(f"draw() follows the ULevels of a model, and {type(model).__name__} has none.")
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    evaluating, record = _run(model, channels, size, training=False), _run(model, channels, size, training=True)
+    evaluating, record = (
+        _run(model, channels, size, training=False),
+        _run(model, channels, size, training=True),
+    )
     us, heads = _parts(model, record, evaluating)
     return Diagram(channels, size, us, heads)
 
@@ -152,7 +155,9 @@ def _box(module: nn.Module, record: Record) -> Box:
     inside = _parts(module, record, record)[0] if any(isinstance(m, ULevel) for m in module.modules()) else []
     dilations = [max(m.dilation) for m in module.modules() if isinstance(m, nn.Conv2d)]
     dilation = 1 if inside else max(dilations, default=1)
-    return Box(out.shape[1], tuple(out.shape[-2:]), sum(p.numel() for p in module.parameters()), dilation, inside)
+    return Box(
+        out.shape[1], tuple(out.shape[-2:]), sum(p.numel() for p in module.parameters()), dilation, inside
+    )
 
 
 def _first(output: Any) -> Tensor:

@@ -20,7 +20,9 @@ def pixels_of(image: Any, name: str = "image") -> np.ndarray:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3) or 0 in array.shape:
         shape = tuple(array.shape)
-        raise ValueError(f"{name}: expected (3, H, W) or (H, W), got shape {shape}; take one image of a batch.")
+        raise ValueError(
+            f"{name}: expected (3, H, W) or (H, W), got shape {shape}; take one image of a batch."
+        )
     return array
 
 
@@ -32,8 +34,13 @@ def _panel(axis: Any, image: Any, cmap: str, limits: tuple[float, float] | None,
         limits = limits_of(array)
     # A small picture keeps its pixels as squares; a large one is averaged down.
     interpolation = "nearest" if max(array.shape[:2]) <= 256 else None
-    axis.imshow(array.astype(np.uint8) if array.dtype == bool else array,
-                cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation=interpolation)
+    axis.imshow(
+        array.astype(np.uint8) if array.dtype == bool else array,
+        cmap=cmap,
+        vmin=limits[0],
+        vmax=limits[1],
+        interpolation=interpolation,
+    )
     axis.set_axis_off()
 
 
@@ -89,7 +96,9 @@ def _check_titles(name: str, things: Sequence[Any], titles: Sequence[str] | None
     if not things:
         raise ValueError(f"{name} has nothing to show: the list of pictures is empty.")
     if titles is not None and len(titles) != len(things):
-        raise ValueError(f"{name} got {len(things)} pictures and {len(titles)} titles; give one title a picture.")
+        raise ValueError(
+            f"{name} got {len(things)} pictures and {len(titles)} titles; give one title a picture."
+        )
 
 
 def _wrap(text: str, inches: float) -> str:
@@ -105,7 +114,9 @@ def feature_grid(maps: Any, titles: Sequence[str] | None = None, columns: int = 
     """
     array = maps.detach().cpu().numpy() if isinstance(maps, Tensor) else np.asarray(maps)
     if array.ndim != 3:
-        raise ValueError(f"feature_grid: expected maps of shape (C, H, W), got {array.shape}; take one of a batch.")
+        raise ValueError(
+            f"feature_grid: expected maps of shape (C, H, W), got {array.shape}; take one of a batch."
+        )
     stretched = [(m - m.min()) / max(m.max() - m.min(), 1e-12) for m in array.astype(np.float64)]
     return image_row(stretched, titles, columns)
 
@@ -133,30 +144,48 @@ def kernel_picture(
     for matrix in matrices:
         if matrix.ndim != 2 or max(matrix.shape) > 24:
             shape = matrix.shape
-            raise ValueError(f"kernel_picture draws matrices of up to 24 x 24 cells, got {shape}; use image_row.")
+            raise ValueError(
+                f"kernel_picture draws matrices of up to 24 x 24 cells, got {shape}; use image_row."
+            )
     rows, cells = max(m.shape[0] for m in matrices), sum(m.shape[1] for m in matrices)
     cell = min(0.55, WIDTH / (cells + len(matrices) - 1))  # inches
-    lines = [_wrap(title, max(cell * m.shape[1], 1.1)) for title, m in zip(titles, matrices)] if titles else []
+    lines = (
+        [_wrap(title, max(cell * m.shape[1], 1.1)) for title, m in zip(titles, matrices)] if titles else []
+    )
     words = [0.09 * max(map(len, line.split("\n"))) / cell for line in lines] or [0.0] * len(matrices)
     columns = [max(m.shape[1] + 0.1, w) for m, w in zip(matrices, words, strict=True)]
     text = 0.22 * max((line.count("\n") + 1 for line in lines), default=0)
     figure, axes = figure_of(
-        cell * (sum(columns) + 0.6 * len(matrices)), cell * (rows + 0.1) + text + 0.1, 1, len(matrices),
+        cell * (sum(columns) + 0.6 * len(matrices)),
+        cell * (rows + 0.1) + text + 0.1,
+        1,
+        len(matrices),
         gridspec_kw={"width_ratios": columns},
     )
     colours = LinearSegmentedColormap.from_list("signed", [COLOURS["encoder"], "white", COLOURS["accent"]])
     for i, (axis, matrix) in enumerate(zip(axes.flat, matrices, strict=True)):
         (h, w), top = matrix.shape, max(float(np.abs(matrix).max()), 1e-12)
-        axis.pcolormesh(matrix, cmap=colours, vmin=-1.4 * top, vmax=1.4 * top, edgecolors="#9A9A9A", linewidth=0.6)
+        axis.pcolormesh(
+            matrix, cmap=colours, vmin=-1.4 * top, vmax=1.4 * top, edgecolors="#9A9A9A", linewidth=0.6
+        )
         # Every axis spans the same number of cells from top to bottom, so that all cells are of one size.
-        axis.set(xlim=(w / 2 - columns[i] / 2, w / 2 + columns[i] / 2),
-                 ylim=(h / 2 + rows / 2 + 0.05, h / 2 - rows / 2 - 0.05), aspect="equal")
+        axis.set(
+            xlim=(w / 2 - columns[i] / 2, w / 2 + columns[i] / 2),
+            ylim=(h / 2 + rows / 2 + 0.05, h / 2 - rows / 2 - 0.05),
+            aspect="equal",
+        )
         axis.set_axis_off()
         axis.set_title(lines[i] if lines else "")
         if numbers:
             for (row, column), value in np.ndenumerate(matrix):
-                axis.text(column + 0.5, row + 0.5, _short(value), ha="center", va="center",
-                          fontsize=max(5.0, min(11.0, cell * 21)))
+                axis.text(
+                    column + 0.5,
+                    row + 0.5,
+                    _short(value),
+                    ha="center",
+                    va="center",
+                    fontsize=max(5.0, min(11.0, cell * 21)),
+                )
     if box is not None:
         top, left, h, w = box
         axes.flat[0].add_patch(Rectangle((left, top), w, h, fill=False, lw=2.5, ec=COLOURS["false_alarm"]))
@@ -174,7 +203,9 @@ def _short(value: float) -> str:
 
 
 def receptive_field(
-    heats: Any, sizes: int | tuple[int, int] | Sequence[Any] | None = None, titles: Sequence[str] | None = None
+    heats: Any,
+    sizes: int | tuple[int, int] | Sequence[Any] | None = None,
+    titles: Sequence[str] | None = None,
 ) -> Any:
     """How much each input pixel moves one output: |gradient| maps (H, W), each divided by its maximum.
 
@@ -215,7 +246,9 @@ def overlay(image: Any, prediction: Any, label: Any, ignore: int = 255) -> Tenso
     grey = pixels if pixels.ndim == 2 else pixels @ (0.299, 0.587, 0.114)
     predicted, wanted, known = _masks(prediction, label, ignore)
     if predicted.shape != grey.shape:
-        raise ValueError(f"the image is {_by(grey)} pixels and the masks are {_by(predicted)}; they must agree.")
+        raise ValueError(
+            f"the image is {_by(grey)} pixels and the masks are {_by(predicted)}; they must agree."
+        )
     picture = np.repeat((grey.clip(0, 1) * 150).round()[None], 3, axis=0)
     for role, where in _errors(predicted, wanted, known).items():
         picture[:, where] = np.array(_rgb(COLOURS[role]))[:, None]
@@ -234,7 +267,10 @@ def show_errors(image: Any, prediction: Any, label: Any, title: str | None = Non
     axes[0, 0].set_title(title or "")
     counts = {role: int(where.sum()) for role, where in _errors(*_masks(prediction, label, ignore)).items()}
     names = {"hit": "hit", "miss": "missed", "false_alarm": "false alarm"}
-    entries = [Patch(fc=COLOURS[role], ec="#444444", lw=0.5, label=f"{names[role]} {counts[role]:,}") for role in names]
+    entries = [
+        Patch(fc=COLOURS[role], ec="#444444", lw=0.5, label=f"{names[role]} {counts[role]:,}")
+        for role in names
+    ]
     figure.legend(handles=entries, loc="outside lower center", ncols=3, handlelength=1, columnspacing=1.2)
     return figure
 
@@ -242,12 +278,16 @@ def show_errors(image: Any, prediction: Any, label: Any, title: str | None = Non
 def _masks(prediction: Any, label: Any, ignore: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     predicted, wanted = pixels_of(prediction, "prediction"), pixels_of(label, "label")
     if predicted.shape != wanted.shape:
-        raise ValueError(f"the prediction is {_by(predicted)} pixels and the label {_by(wanted)}; they must agree.")
+        raise ValueError(
+            f"the prediction is {_by(predicted)} pixels and the label {_by(wanted)}; they must agree."
+        )
     known = wanted != ignore if wanted.dtype != bool else np.ones_like(wanted)
     for name, mask in (("prediction", predicted), ("label", np.where(known, wanted, 0))):
         odd = mask[~np.isin(mask, (0, 1))]
         if odd.size:
-            raise ValueError(f"the {name} must be a mask of 0 and 1 and holds {odd[0]:.3g}; threshold it first (> 0.5).")
+            raise ValueError(
+                f"the {name} must be a mask of 0 and 1 and holds {odd[0]:.3g}; threshold it first (> 0.5)."
+            )
     return predicted.astype(bool), wanted.astype(bool), known
 
 

@@ -17,6 +17,7 @@ from u2learn.show.pictures import limits_of, pixels_of
 
 COLUMN = 680  # pixels: the book's column; a phone shrinks it
 PAGE_LIMIT = 600  # kB that one widget may add to a page
+QUALITIES = ((82, 1.0), (75, 0.7), (60, 0.5))  # of WebP, and of the side in pixels: the first that fits
 
 
 def explore(
@@ -28,8 +29,8 @@ def explore(
 ) -> Any:
     """A picture that a slider changes: an ipywidget where a kernel runs, else HTML with every frame in it.
 
-    `frames` are images, matplotlib Figures or PNG bytes; or a function of one of `values` that gives one, called
-    as the slider moves. `labels` say what each frame is (by default `values`, or 1, 2, ...), `slider` what
+    `frames` are images, matplotlib Figures or PNG bytes; or a function of one of `values` that gives one, called as
+    the slider moves. `labels` say what each frame is (by default `values`, or 1, 2, ...), `slider` what
     the slider sets, `title` what the picture shows; screen readers get all three.
 
     Raises:
@@ -39,7 +40,9 @@ def explore(
     if callable(frames) and values is None:
         raise ValueError("explore(function) needs values=[...], the settings that the slider goes through.")
     if not callable(frames) and values is not None:
-        raise ValueError("explore() takes values=[...] only with a function; name a list of frames with labels=[...].")
+        raise ValueError(
+            "explore() takes values=[...] only with a function; a list of frames takes labels=[...]."
+        )
     values = list(range(1, len(frames) + 1) if values is None else values)
     count = len(values)
     if not count:
@@ -47,6 +50,9 @@ def explore(
     labels = [_label(x) for x in (values if labels is None else labels)]
     if len(labels) != count:
         raise ValueError(f"explore() got {count} frames and {len(labels)} labels; give one label a frame.")
+
+    if not callable(frames):
+        _close(frames)
 
     @cache
     def picture(i: int) -> Image.Image:
@@ -56,13 +62,24 @@ def explore(
         return _widget(picture, labels, title, slider)
     from IPython.display import HTML
 
-    block = _block([picture(i) for i in range(count)], labels, title, slider)
+    pictures = [picture(i) for i in range(count)]
+    for quality, scale in QUALITIES:
+        block = _block([_data(p, quality, scale) for p in pictures], pictures, labels, title, slider)
+        if len(block) <= PAGE_LIMIT * 1000:
+            break
     if publishing() and len(block) > PAGE_LIMIT * 1000:
         raise ValueError(
             f'explore("{title}"): {count} frames make {len(block) / 1000:.0f} kB and a page allows {PAGE_LIMIT}; '
             f"use fewer frames, smaller or smoother ones."
         )
     return HTML(block)
+
+
+def _close(frames: Sequence[Any]) -> None:
+    """Forget figures in pyplot, or the notebook would show them a second time."""
+    for frame in frames:
+        if hasattr(frame, "savefig") and "matplotlib.pyplot" in sys.modules:
+            sys.modules["matplotlib.pyplot"].close(frame)
 
 
 def _label(value: Any) -> str:
@@ -74,7 +91,9 @@ def _label(value: Any) -> str:
 def _live() -> bool:
     """A kernel runs, it can make widgets, and nobody is building the book."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return not publishing() and hasattr(shell, "kernel") and importlib.util.find_spec("ipywidgets") is not None
+    return (
+        not publishing() and hasattr(shell, "kernel") and importlib.util.find_spec("ipywidgets") is not None
+    )
 
 
 def _picture(frame: Any, name: str) -> Image.Image:
@@ -83,8 +102,7 @@ def _picture(frame: Any, name: str) -> Image.Image:
         picture = Image.open(io.BytesIO(frame)).convert("RGB")
         shown = min(picture.width, COLUMN)
     elif hasattr(frame, "savefig"):
-        if "matplotlib.pyplot" in sys.modules:
-            sys.modules["matplotlib.pyplot"].close(frame)  # or the notebook would show it a second time
+        _close([frame])
         buffer = io.BytesIO()
         shown = min(round(frame.get_figwidth() * 96), COLUMN)
         frame.savefig(buffer, format="png", dpi=2 * shown / frame.get_figwidth())
@@ -143,12 +161,14 @@ STYLE = """
 .u2-explore{max-width:100%;margin:1rem 0}
 .u2-explore p{margin:0 0 .25rem;font-weight:600}
 .u2-explore label{display:flex;flex-wrap:wrap;align-items:center;gap:0 .75rem;margin:0 0 .5rem;min-height:2.75rem}
-.u2-explore input{flex:1 1 12rem;min-width:0;height:2.75rem;margin:0;accent-color:#0072b2;cursor:pointer}
+.u2-explore input{flex:1 1 7rem;min-width:0;height:2.75rem;margin:0;accent-color:#0072b2;cursor:pointer}
 .u2-explore output{flex:0 0 auto;font-variant-numeric:tabular-nums;font-weight:600}
 .u2-frames{display:grid;justify-items:start}
 .u2-frames img{grid-area:1/1;display:block;max-width:100%;height:auto;background:#fff;border-radius:.25rem}
 .u2-frames img[hidden]{display:block;visibility:hidden}
-html[data-theme=dark] .bd-content div.cell_output .text_html:has(.u2-explore){background:none;color:inherit}
+html[data-theme=dark] .bd-content div.cell_output .text_html:has(.u2-explore)
+{background:none!important;color:inherit!important}
+html[data-theme=dark] .bd-content .u2-frames img{background:#fff!important;padding:0!important}
 html[data-theme=dark] .u2-explore input{accent-color:#56b4e9}
 """
 # The handler finds its own widget, so any number of them live on one page, without ids.
@@ -160,23 +180,23 @@ MOVE = (
 )
 
 
-def _block(pictures: list[Image.Image], labels: list[str], title: str, slider: str) -> str:
-    """The widget as one piece of HTML that asks for nothing else: frames as data, a range input, one handler."""
+def _block(data: list[str], pictures: list[Image.Image], labels: list[str], title: str, slider: str) -> str:
+    """The widget as one piece of HTML that asks for nothing: frames as data, a range input, one handler."""
     lines = [
         f'<div class="u2-explore" role="group" aria-label="{html.escape(title or slider or "pictures")}">',
         f"<style>{STYLE}</style>",
         f"<p>{html.escape(title)}</p>" if title else "",
         f'<label style="max-width:{max(pictures[0].info["width"], 320)}px"><span>{html.escape(slider)}</span>'
-        f'<input type="range" min="0" max="{len(labels) - 1}" step="1" value="0" autocomplete="off" '
+        f'<input type="range" min="0" max="{len(labels) - 1}" step="1" value="0" autocomplete="off" data-lm-suppress-shortcuts="true" '
         f'aria-label="{html.escape(slider or title)}" aria-valuetext="{html.escape(labels[0])}" oninput="{MOVE}">'
         f'<output style="min-width:{max(map(len, labels))}ch">{html.escape(labels[0])}</output></label>',
         '<div class="u2-frames">',
     ]
-    for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+    for i, (label, picture) in enumerate(zip(labels, pictures, strict=True)):
         words = html.escape(": ".join(part for part in (title, f"{slider} {label}".strip()) if part))
         lines.append(
             f'<img class="dark-light" alt="{words}" data-label="{html.escape(label)}" width="{picture.info["width"]}" '
-            f'{"hidden " if i else ""}src="{_data(picture)}">'
+            f'{"hidden " if i else ""}src="{data[i]}">'
         )
     lines.append("</div>")
     note = f"The slider needs JavaScript; this is the first of {len(labels)} pictures."
@@ -184,15 +204,20 @@ def _block(pictures: list[Image.Image], labels: list[str], title: str, slider: s
     return "\n".join(line for line in lines if line)
 
 
-def _data(picture: Image.Image) -> str:
-    """The picture as a data address: WebP, or PNG without loss where few colours make that smaller."""
-    found = []
-    webp = io.BytesIO()
-    picture.save(webp, format="WEBP", quality=82, method=6)
-    found.append(("webp", webp.getvalue()))
-    if picture.getcolors(256):
-        png = io.BytesIO()
-        picture.quantize(256, dither=Image.Dither.NONE).save(png, format="PNG", optimize=True)
-        found.append(("png", png.getvalue()))
-    kind, data = min(found, key=lambda pair: len(pair[1]))
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def _data(picture: Image.Image, quality: int, scale: float) -> str:
+    """The picture as a data address, in WebP: lossless where few colours make that smaller (charts, masks)."""
+    if scale < 1:
+        size = round(picture.width * scale), max(1, round(picture.height * scale))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    ways = [_webp(picture, quality=quality)]
+    # Maximum coverage keeps rare colours, such as ten pixels of false alarms; a photograph needs far more than 96.
+    flat = picture.quantize(96, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).convert("RGB")
+    if np.abs(np.asarray(flat, np.int16) - np.asarray(picture, np.int16)).max() <= 16:
+        ways.append(_webp(flat, lossless=True))
+    return f"data:image/webp;base64,{base64.b64encode(min(ways, key=len)).decode()}"
+
+
+def _webp(picture: Image.Image, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="WEBP", method=4, **options)
+    return buffer.getvalue()
