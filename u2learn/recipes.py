@@ -185,7 +185,7 @@ def _small(dataset: str) -> Recipe:
         final_rate=0.0,
         weight_decay=0.01,
         warm_up=0.2,
-        iterations=3000,
+        iterations=2400,
         flips="hv",
         evaluations=5,
     )

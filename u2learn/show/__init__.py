@@ -1,7 +1,7 @@
 """Everything with which the book shows things.
 
-A helper returns what it shows, and the last line of a cell displays it. matplotlib, IPython and ipywidgets are
-imported when a helper is called, never before.
+A helper returns what it shows, and the last line of a cell displays it. matplotlib, IPython and ipywidgets
+are imported when a helper is called, never before.
 """
 
 from u2learn.show.curves import precision_recall, training_curve

@@ -18,8 +18,8 @@ def precision_recall(
 ) -> Any:
     """Precision against recall, with grey lines of equal Dice.
 
-    `curves`: name -> (recall, precision), two sequences in [0, 1]; `points`: name -> (recall, precision), such as
-    the second observer.
+    `curves`: name -> (recall, precision), two sequences in [0, 1]; `points`: name -> (recall, precision),
+    such as the second observer.
 
     Raises:
         ValueError: nothing to draw, sequences of different length, or numbers outside [0, 1] (per cent?).

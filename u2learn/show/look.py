@@ -21,7 +21,7 @@ LINES = [COLOURS[role] for role in ("encoder", "false_alarm", "decoder", "bottle
 
 
 def style() -> None:
-    """Calm matplotlib defaults for the whole notebook, and SVG figures: sharp at any zoom, one size anywhere."""
+    """Calm matplotlib defaults for the whole notebook, and SVG figures: sharp and of one size everywhere."""
     import matplotlib.pyplot as plt
     from cycler import cycler
 

@@ -32,7 +32,7 @@ class Level:
 
 @dataclass(frozen=True)
 class U:
-    """Levels, finest first, around a bottom; `stem` comes before, and with `residual` is added to the result."""
+    """Levels, finest first, around a bottom; `stem` comes before and, if `residual`, is added at the end."""
 
     levels: list[Level]
     bottom: Box

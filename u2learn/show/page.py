@@ -1,4 +1,4 @@
-"""Where the book is being read: how much it may compute, whether it is being published, and its source code."""
+"""Where the book is being read: how much it may compute, whether it is published, and its source code."""
 
 import inspect
 import os

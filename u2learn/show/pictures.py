@@ -129,8 +129,8 @@ def kernel_picture(
 ) -> Any:
     """Small matrices as coloured cells with their numbers: blue below zero, white at zero, orange above.
 
-    One (H, W) matrix or a list of them, cells of one size and one colour scale each. `box` = (top, left, height,
-    width) outlines a window in the first.
+    One (H, W) matrix or a list of them, with cells of one size and a colour scale each. `box` = (top, left,
+    height, width) outlines a window in the first.
 
     Raises:
         ValueError: a matrix that is not (H, W), one too large to read, or another number of titles.
@@ -149,9 +149,9 @@ def kernel_picture(
             )
     rows, cells = max(m.shape[0] for m in matrices), sum(m.shape[1] for m in matrices)
     cell = min(0.55, WIDTH / (cells + len(matrices) - 1))  # inches
-    lines = (
-        [_wrap(title, max(cell * m.shape[1], 1.1)) for title, m in zip(titles, matrices)] if titles else []
-    )
+    lines = [
+        _wrap(title, max(cell * m.shape[1], 1.1)) for title, m in zip(titles or [], matrices, strict=False)
+    ]
     words = [0.09 * max(map(len, line.split("\n"))) / cell for line in lines] or [0.0] * len(matrices)
     columns = [max(m.shape[1] + 0.1, w) for m, w in zip(matrices, words, strict=True)]
     text = 0.22 * max((line.count("\n") + 1 for line in lines), default=0)
@@ -209,8 +209,8 @@ def receptive_field(
 ) -> Any:
     """How much each input pixel moves one output: |gradient| maps (H, W), each divided by its maximum.
 
-    `sizes` is the theoretical field in pixels, drawn as a dashed box in the centre: an int, (height, width), or
-    one of these for each map.
+    `sizes` is the theoretical field in pixels, drawn as a dashed box in the centre: an int, (height, width),
+    or one of these for each map.
 
     Raises:
         ValueError: a map that is not (H, W), or another number of sizes or titles.

@@ -29,9 +29,9 @@ def explore(
 ) -> Any:
     """A picture that a slider changes: an ipywidget where a kernel runs, else HTML with every frame in it.
 
-    `frames` are images, matplotlib Figures or PNG bytes; or a function of one of `values` that gives one, called as
-    the slider moves. `labels` say what each frame is (by default `values`, or 1, 2, ...), `slider` what
-    the slider sets, `title` what the picture shows; screen readers get all three.
+    `frames` are images, matplotlib Figures or PNG bytes; or a function of one of `values` that gives one,
+    called as the slider moves. `labels` say what each frame is (by default `values`, or 1, 2, ...), `slider` what the
+    slider sets, `title` what the picture shows; screen readers get all three.
 
     Raises:
         ValueError: no frames, another number of labels than of frames, a frame that is no picture, or, while
@@ -69,8 +69,8 @@ def explore(
             break
     if publishing() and len(block) > PAGE_LIMIT * 1000:
         raise ValueError(
-            f'explore("{title}"): {count} frames make {len(block) / 1000:.0f} kB and a page allows {PAGE_LIMIT}; '
-            f"use fewer frames, smaller or smoother ones."
+            f'explore("{title}"): {count} frames make {len(block) / 1000:.0f} kB, more than the {PAGE_LIMIT} '
+            f"that a page allows; use fewer frames, smaller or smoother ones."
         )
     return HTML(block)
 
@@ -160,7 +160,7 @@ def _widget(picture: Callable[[int], Image.Image], labels: list[str], title: str
 STYLE = """
 .u2-explore{max-width:100%;margin:1rem 0}
 .u2-explore p{margin:0 0 .25rem;font-weight:600}
-.u2-explore label{display:flex;flex-wrap:wrap;align-items:center;gap:0 .75rem;margin:0 0 .5rem;min-height:2.75rem}
+.u2-explore label{display:flex;flex-wrap:wrap;align-items:center;gap:0 .75rem;margin:0 0 .5rem}
 .u2-explore input{flex:1 1 7rem;min-width:0;height:2.75rem;margin:0;accent-color:#0072b2;cursor:pointer}
 .u2-explore output{flex:0 0 auto;font-variant-numeric:tabular-nums;font-weight:600}
 .u2-frames{display:grid;justify-items:start}
@@ -182,35 +182,40 @@ MOVE = (
 
 def _block(data: list[str], pictures: list[Image.Image], labels: list[str], title: str, slider: str) -> str:
     """The widget as one piece of HTML that asks for nothing: frames as data, a range input, one handler."""
-    lines = [
-        f'<div class="u2-explore" role="group" aria-label="{html.escape(title or slider or "pictures")}">',
-        f"<style>{STYLE}</style>",
-        f"<p>{html.escape(title)}</p>" if title else "",
-        f'<label style="max-width:{max(pictures[0].info["width"], 320)}px"><span>{html.escape(slider)}</span>'
-        f'<input type="range" min="0" max="{len(labels) - 1}" step="1" value="0" autocomplete="off" data-lm-suppress-shortcuts="true" '
-        f'aria-label="{html.escape(slider or title)}" aria-valuetext="{html.escape(labels[0])}" oninput="{MOVE}">'
-        f'<output style="min-width:{max(map(len, labels))}ch">{html.escape(labels[0])}</output></label>',
+    name, setting, first = (
+        html.escape(title or slider or "pictures"),
+        html.escape(slider),
+        html.escape(labels[0]),
+    )
+    lines = [f'<div class="u2-explore" role="group" aria-label="{name}">', f"<style>{STYLE}</style>"]
+    if title:
+        lines.append(f"<p>{html.escape(title)}</p>")
+    lines += [
+        f'<label style="max-width:{max(pictures[0].info["width"], 320)}px"><span>{setting}</span>',
+        f'<input type="range" min="0" max="{len(labels) - 1}" step="1" value="0" autocomplete="off"',
+        f'data-lm-suppress-shortcuts="true" aria-label="{setting or name}" aria-valuetext="{first}"',
+        f'oninput="{MOVE}">',
+        f'<output style="min-width:{max(map(len, labels))}ch">{first}</output></label>',
         '<div class="u2-frames">',
     ]
     for i, (label, picture) in enumerate(zip(labels, pictures, strict=True)):
         words = html.escape(": ".join(part for part in (title, f"{slider} {label}".strip()) if part))
-        lines.append(
-            f'<img class="dark-light" alt="{words}" data-label="{html.escape(label)}" width="{picture.info["width"]}" '
-            f'{"hidden " if i else ""}src="{data[i]}">'
-        )
-    lines.append("</div>")
+        lines += [
+            f'<img class="dark-light" alt="{words}" data-label="{html.escape(label)}"',
+            f'width="{picture.info["width"]}" {"hidden " if i else ""}src="{data[i]}">',
+        ]
     note = f"The slider needs JavaScript; this is the first of {len(labels)} pictures."
-    lines.append(f"<noscript><style>.u2-explore label{{display:none}}</style>{note}</noscript></div>")
-    return "\n".join(line for line in lines if line)
+    lines.append(f"</div><noscript><style>.u2-explore label{{display:none}}</style>{note}</noscript></div>")
+    return "\n".join(lines)
 
 
 def _data(picture: Image.Image, quality: int, scale: float) -> str:
-    """The picture as a data address, in WebP: lossless where few colours make that smaller (charts, masks)."""
+    """The picture as a data address, in WebP: lossless where few colours make that smaller (charts)."""
     if scale < 1:
         size = round(picture.width * scale), max(1, round(picture.height * scale))
         picture = picture.resize(size, Image.Resampling.LANCZOS)
     ways = [_webp(picture, quality=quality)]
-    # Maximum coverage keeps rare colours, such as ten pixels of false alarms; a photograph needs far more than 96.
+    # Maximum coverage keeps rare colours, such as ten pixels of false alarms.
     flat = picture.quantize(96, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).convert("RGB")
     if np.abs(np.asarray(flat, np.int16) - np.asarray(picture, np.int16)).max() <= 16:
         ways.append(_webp(flat, lossless=True))
