@@ -36,7 +36,10 @@ def naive(name, logits, label, ignore=255):
     """Each formula as a loop over single pixels, on plain numbers."""
     B, K, H, W = logits.shape
     pixels = [
-        (b, softmax(logits[b, :, y, x].tolist()), int(label[b, y, x])) for b in range(B) for y in range(H) for x in range(W)
+        (b, softmax(logits[b, :, y, x].tolist()), int(label[b, y, x]))
+        for b in range(B)
+        for y in range(H)
+        for x in range(W)
     ]
     if name == "ce":
         return sum(-math.log(p[t]) for _, p, t in pixels if t != ignore) / len(pixels)
@@ -55,9 +58,13 @@ def naive(name, logits, label, ignore=255):
     return 1 - total / K
 
 
-@pytest.mark.parametrize(("name", "value"), [("ce", 0.22931246), ("mmseg0", 0.06496730), ("paddle2021", 0.20266581)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("ce", 0.22931246), ("mmseg0", 0.06496730), ("paddle2021", 0.20266581)]
+)
 def test_values_of_the_official_code(name, value):
-    assert LOSSES[name](*published_example()).item() == pytest.approx(value, abs=1e-7)  # they were run in float32
+    assert LOSSES[name](*published_example()).item() == pytest.approx(
+        value, abs=1e-7
+    )  # they were run in float32
     assert LOSSES[name](*published_example(torch.float32)).item() == pytest.approx(value, abs=1e-7)
 
 
@@ -73,13 +80,17 @@ def test_equal_to_a_loop_over_pixels(name, classes, ignore):
 def test_another_ignore_label(name):
     logits, label = random_example(3, ignore=255)
     other = label.where(label != 255, 77)
-    assert LOSSES[name](logits, other, ignore=77).item() == pytest.approx(LOSSES[name](logits, label).item(), abs=1e-12)
+    assert LOSSES[name](logits, other, ignore=77).item() == pytest.approx(
+        LOSSES[name](logits, label).item(), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_by_finite_differences(name):
     logits, label = random_example(3, ignore=255)
-    assert torch.autograd.gradcheck(lambda x: LOSSES[name](x, label), logits.requires_grad_(), eps=1e-6, atol=1e-8)
+    assert torch.autograd.gradcheck(
+        lambda x: LOSSES[name](x, label), logits.requires_grad_(), eps=1e-6, atol=1e-8
+    )
 
 
 def test_cross_entropy_divides_by_all_pixels():
@@ -106,7 +117,9 @@ def test_mmseg0_ignores_in_the_numerator_only():
     logits, label = random_example(2, ignore=255)
     there = (label == 255)[:, None].expand_as(logits)
     assert dice_mmseg0(logits, label) != dice_mmseg0(logits.masked_fill(there, 0.0), label)
-    assert dice_paddle2021(logits, label) == pytest.approx(dice_paddle2021(logits.masked_fill(there, 0.0), label))
+    assert dice_paddle2021(logits, label) == pytest.approx(
+        dice_paddle2021(logits.masked_fill(there, 0.0), label)
+    )
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -127,7 +140,10 @@ def test_dice_losses_stay_between_0_and_1(name):
 
 def test_paddle_pools_the_batch_and_mmseg_does_not():
     logits, label = random_example(2, batch=2)
-    parts = [[f(logits[i : i + 1], label[i : i + 1]).item() for i in range(2)] for f in (dice_mmseg0, dice_paddle2021)]
+    parts = [
+        [f(logits[i : i + 1], label[i : i + 1]).item() for i in range(2)]
+        for f in (dice_mmseg0, dice_paddle2021)
+    ]
     assert dice_mmseg0(logits, label).item() == pytest.approx(sum(parts[0]) / 2)
     assert abs(dice_paddle2021(logits, label).item() - sum(parts[1]) / 2) > 1e-4
 
@@ -168,7 +184,7 @@ def test_a_class_that_the_logits_do_not_have_is_never_taken_for_another(name):
         LOSSES[name](logits, label)
 
 
-# --- sums of losses ---------------------------------------------------------------------------------------------------
+# --- sums of losses -----------------------------------------------------------------------------------------
 
 
 def test_weighted_sum():
@@ -190,13 +206,20 @@ def test_auxiliaries_may_have_another_loss():
     outputs = [random_example(3, seed=s)[0] for s in range(3)]
     label = random_example(3)[1]
     total = deep_supervision(dice_mmseg0, (1, 0.4, 0.2), auxiliary=cross_entropy)(outputs, label)
-    due = dice_mmseg0(outputs[0], label) + 0.4 * cross_entropy(outputs[1], label) + 0.2 * cross_entropy(outputs[2], label)
+    due = (
+        dice_mmseg0(outputs[0], label)
+        + 0.4 * cross_entropy(outputs[1], label)
+        + 0.2 * cross_entropy(outputs[2], label)
+    )
     assert total.item() == pytest.approx(due.item())
 
 
 def test_deep_supervision_of_a_model_in_eval_mode_takes_the_main_map():
     logits, label = random_example(3)
-    assert deep_supervision(cross_entropy, (1, 0.4))([logits], label).item() == cross_entropy(logits, label).item()
+    assert (
+        deep_supervision(cross_entropy, (1, 0.4))([logits], label).item()
+        == cross_entropy(logits, label).item()
+    )
 
 
 def test_more_outputs_than_weights_are_refused():

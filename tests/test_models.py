@@ -95,7 +95,9 @@ class ModelContract:
         again = self.build(self.num_classes).state_dict()
         assert list(first) == list(again)
         assert all(torch.equal(first[name], again[name]) for name in first)
-        kernels = {name: p for name, p in model.named_parameters() if p.ndim > 1}  # these began with another seed
+        kernels = {
+            name: p for name, p in model.named_parameters() if p.ndim > 1
+        }  # these began with another seed
         assert not any(torch.equal(first[name], kernel) for name, kernel in kernels.items())
 
     def test_weights_survive_the_disk(self, model, tmp_path):
@@ -145,7 +147,7 @@ class TestUNet2015(ModelContract):
     build = staticmethod(unet_2015)
 
 
-# --- parameter counts -------------------------------------------------------------------------------------------------
+# --- parameter counts ---------------------------------------------------------------------------------------
 
 
 def count(model: nn.Module, channels: int = 3, side: int = 32) -> int:
@@ -183,7 +185,7 @@ def test_small_nets_are_small():
     assert count(wnet_small()) < 100_000
 
 
-# --- the 2015 net -----------------------------------------------------------------------------------------------------
+# --- the 2015 net -------------------------------------------------------------------------------------------
 
 
 def test_2015_net_makes_388_of_572():
@@ -192,7 +194,9 @@ def test_2015_net_makes_388_of_572():
     assert logits.shape == (1, 2, 388, 388)
 
 
-@pytest.mark.parametrize("size", [(573, 572), (572, 580), (187, 188), (256, 256), (1, 1), (200, 572), (203, 203)])
+@pytest.mark.parametrize(
+    "size", [(573, 572), (572, 580), (187, 188), (256, 256), (1, 1), (200, 572), (203, 203)]
+)
 def test_2015_net_names_sizes_that_do_work(size):
     with torch.device("meta"):  # shapes only
         model = unet_2015(1)
@@ -246,7 +250,7 @@ def test_2015_net_starts_as_the_paper_says():
             assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan_in), rel=0.15)
 
 
-# --- a U written flat -------------------------------------------------------------------------------------------------
+# --- a U written flat ---------------------------------------------------------------------------------------
 
 
 def apply_convs(blocks: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
@@ -263,8 +267,13 @@ def apply_convs(blocks: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
 def pool(x):
     """2x2 maximum, the last row and column of an odd map alone."""
     h, w = x.shape[-2:]
-    return torch.stack([torch.stack([x[..., i : i + 2, j : j + 2].amax(dim=(2, 3)) for j in range(0, w, 2)], -1)
-                        for i in range(0, h, 2)], -2)
+    return torch.stack(
+        [
+            torch.stack([x[..., i : i + 2, j : j + 2].amax(dim=(2, 3)) for j in range(0, w, 2)], -1)
+            for i in range(0, h, 2)
+        ],
+        -2,
+    )
 
 
 def resize(x, size):
@@ -362,7 +371,7 @@ def test_maps_come_finest_first():
     assert shapes == [(64, 48, 32), (128, 24, 16), (256, 12, 8), (512, 6, 4), (1024, 3, 2)]
 
 
-# --- bricks, heads and initialisation ---------------------------------------------------------------------------------
+# --- bricks, heads and initialisation -----------------------------------------------------------------------
 
 
 def test_a_block_is_convolution_norm_relu():
@@ -428,7 +437,7 @@ def test_the_second_net_of_a_wnet_sees_image_and_draft():
     assert not torch.equal(final, draft)
 
 
-# --- weights on disk --------------------------------------------------------------------------------------------------
+# --- weights on disk ----------------------------------------------------------------------------------------
 
 
 def test_a_truncated_file_is_refused_in_one_sentence(tmp_path):

@@ -165,7 +165,9 @@ def test_the_threshold_is_exact_at_a_bin_border():
     vessel = torch.tensor([[0.25, np.nextafter(np.float32(0.25), np.float32(1)), 0.5, 0.0, 1.0]])
     label = torch.tensor([[0, 1, 1, 0, 1]])
     assert score_overlap([probability_map(vessel)], [label], threshold=0.25)["dice"] == 1  # p > 0.25, not >=
-    assert score_overlap([probability_map(vessel)], [label], threshold=0.5)["sensitivity"] == pytest.approx(1 / 3)
+    assert score_overlap([probability_map(vessel)], [label], threshold=0.5)["sensitivity"] == pytest.approx(
+        1 / 3
+    )
     assert score_overlap([probability_map(vessel)], [label], threshold=1)["sensitivity"] == 0
 
 
@@ -195,7 +197,9 @@ def test_curve_is_recall_and_precision():
 def test_score_overlap_is_the_class_in_one_call():
     found = dataset(ignore=True)
     maps, labels, fields = ([x[i] for x in found] for i in range(3))
-    got = score_overlap(map(probability_map, maps), labels, fields, region="field", pool="image", threshold=0.25)
+    got = score_overlap(
+        map(probability_map, maps), labels, fields, region="field", pool="image", threshold=0.25
+    )
     assert got == scored(found).score("field", "image", 0.25)
     with pytest.raises(ValueError, match=r"shorter|longer"):
         score_overlap(map(probability_map, maps), labels[:2])
@@ -208,7 +212,7 @@ def test_numpy_and_torch_labels_give_the_same():
     assert one == two
 
 
-# --- images without vessels and other corners -------------------------------------------------------------------------
+# --- images without vessels and other corners ---------------------------------------------------------------
 
 
 def test_an_image_without_vessels_spoils_no_mean():
@@ -225,12 +229,14 @@ def test_nothing_right_is_zero_and_all_right_is_one():
     label = np.zeros((8, 8), np.uint8)
     label[:2] = 1
     perfect = score_overlap([probability_map(label.astype(np.float32))], [label])
-    assert all(perfect[name] == 1 for name in ("dice", "iou", "accuracy", "sensitivity", "specificity", "auc"))
+    assert all(
+        perfect[name] == 1 for name in ("dice", "iou", "accuracy", "sensitivity", "specificity", "auc")
+    )
     wrong = score_overlap([probability_map(1 - label.astype(np.float32))], [label])
     assert all(wrong[name] == 0 for name in ("dice", "iou", "accuracy", "sensitivity", "specificity", "auc"))
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- what is refused ----------------------------------------------------------------------------------------
 
 
 def refusal(*arguments) -> str:
@@ -302,7 +308,7 @@ def test_unknown_protocols_are_refused():
         OverlapScores().best_threshold()
 
 
-# --- many classes -----------------------------------------------------------------------------------------------------
+# --- many classes -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ignore", [False, True], ids=["all", "ignore"])
@@ -342,12 +348,19 @@ def test_a_class_that_is_missed_entirely_counts_as_zero():
 def test_counts_of_images_add_up():
     generator = torch.Generator().manual_seed(0)
     label, guess = torch.randint(0, 3, (2, 4, 6, 6), generator=generator)
-    assert torch.equal(confusion(guess, label, 3), sum(confusion(g, t, 3) for g, t in zip(guess, label, strict=True)))
+    assert torch.equal(
+        confusion(guess, label, 3), sum(confusion(g, t, 3) for g, t in zip(guess, label, strict=True))
+    )
 
 
 @pytest.mark.parametrize(
     ("guess", "label", "words"),
-    [([0, 1], [0, 7], "class 7"), ([0, 9], [0, 1], "class 9"), ([0, 1], [0, -1], "class -1"), ([0, 1, 1], [0, 1], "(3,)")],
+    [
+        ([0, 1], [0, 7], "class 7"),
+        ([0, 9], [0, 1], "class 9"),
+        ([0, 1], [0, -1], "class -1"),
+        ([0, 1, 1], [0, 1], "(3,)"),
+    ],
 )
 def test_ids_and_shapes_that_do_not_fit_are_refused(guess, label, words):
     with pytest.raises(ValueError) as error:

@@ -13,7 +13,7 @@ from u2learn.data.augment import normalise, resize, shrunk_size
 from u2learn.data.pairs import Example
 from u2learn.metrics.overlap import OverlapScores
 from u2learn.models.weights import part, read_tensors
-from u2learn.recipes import Recipe
+from u2learn.recipes import VIEWS, Recipe
 
 WINDOW_BATCH = 32  # windows that go through the network together; bounds the memory, whatever the image
 
@@ -53,6 +53,11 @@ def slide(model: nn.Module, image: Tensor, window: tuple[int, int], stride: tupl
             [image[:, y : y + window[0], x : x + window[1]] for y, x in batch]
         )  # (B, 3, h, w)
         logits = model(crops)[0].float()  # (B, K, h, w)
+        if logits.shape[2:] != crops.shape[2:]:
+            raise ValueError(
+                f"The model makes maps of {tuple(logits.shape[2:])} from windows of {tuple(crops.shape[2:])} "
+                "pixels; the sliding window needs one that keeps the size."
+            )
         if total is None:
             total = logits.new_zeros(logits.shape[1], height, width)
         for (y, x), one in zip(batch, logits, strict=True):
@@ -108,9 +113,6 @@ def predict(
     return total / count
 
 
-VIEWS = {"": [[]], "h": [[], [2]], "hv": [[], [2], [1], [1, 2]]}
-
-
 def segment(model: nn.Module, image: Tensor | np.ndarray, recipe: Recipe) -> Tensor:
     """Class probabilities (K, H, W) for a photograph, uint8 (3, H, W), tested as the model's recipe says.
 
@@ -153,14 +155,13 @@ def load_model(path: str | Path) -> tuple[nn.Module, Recipe]:
     tensors, metadata = read_tensors(path)
     if "recipe" not in metadata:
         raise ValueError(f"{path} does not say how its model was made: it is no weights file of u2learn.")
-    recipe = Recipe.from_json(metadata["recipe"])
-    model = recipe.build_model()
     try:
+        recipe = Recipe.from_json(metadata["recipe"])
+        model = recipe.build_model()
         model.load_state_dict(part(tensors, "model."))
-    except RuntimeError as error:
-        raise ValueError(
-            f"The weights in {path} do not fit their own recipe, {recipe.name}: {error}"
-        ) from error
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} was not written by this version of u2learn: {reason}") from error
     return model.eval(), recipe
 
 

@@ -34,6 +34,10 @@ LOSSES: dict[str, Callable[[list[Tensor], Tensor], Tensor]] = {
 }
 
 
+# The axes to flip for each view that a test may average.
+VIEWS: dict[str, list[list[int]]] = {"": [[]], "h": [[], [2]], "hv": [[], [2], [1], [1, 2]]}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Data, model, training and test of one result; see the fields. Sizes are (height, width) in pixels.
@@ -77,12 +81,18 @@ class Recipe:
             "loss": LOSSES,
             "optimiser": ("sgd", "adamw"),
             "normalisation": (*NORMALISATIONS, "image"),
+            "flips": VIEWS,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise ValueError(
-                    f"A recipe's {name} is one of {', '.join(known)}, not {getattr(self, name)!r}."
-                )
+                known = ", ".join(map(repr, known))
+                raise ValueError(f"A recipe's {name} is one of {known}, not {getattr(self, name)!r}.")
+        flips = self.augmentation.flips
+        if not set(flips) <= set("hvt") or ("t" in flips and self.crop[0] != self.crop[1]):
+            raise ValueError(
+                f"An augmentation flips by h, v and, for square windows, t; {flips!r} does not suit windows "
+                f"of {self.crop}."
+            )
         if self.evaluations < 1 or self.iterations < self.evaluations:
             raise ValueError(f"{self.evaluations} evaluations do not fit into {self.iterations} iterations.")
 

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from u2learn.data.augment import jitter, normalisation, photometric_distortion, sample_batch, shrink
+from u2learn.data.augment import (
+    jitter,
+    normalisation,
+    photometric_distortion,
+    resize,
+    sample_batch,
+    shrunk_size,
+)
 from u2learn.data.pairs import Example
 from u2learn.inference import evaluate
 from u2learn.models.weights import part, read_tensors, write_tensors, write_text
@@ -98,19 +105,20 @@ class TrainingData:
         if len(examples) == 0:
             raise ValueError(f"The training part of {recipe.dataset!r} is empty: nothing to learn from.")
         self.recipe = recipe
-        pairs = []
+        images, labels = [], []
         for example in examples:
             image, label = torch.as_tensor(example.image), torch.as_tensor(example.label)
-            if recipe.side:
-                image, label = shrink(image, label, recipe.side)
-            if pairs and image.shape != pairs[0][0].shape:
+            if labels and label.shape != labels[0].shape:
                 raise ValueError(
-                    f"{example.name} has {tuple(image.shape[1:])} pixels, the images before it "
-                    f"{tuple(pairs[0][0].shape[1:])}: training needs one size; crop or resize them first."
+                    f"{example.name} has {tuple(label.shape)} pixels, the images before it "
+                    f"{tuple(labels[0].shape)}: training needs one size; crop or resize them first."
                 )
-            pairs.append((image, label))
-        self.images = torch.stack([image for image, _ in pairs]).to(device)  # (N, 3, H, W)
-        self.labels = torch.stack([label for _, label in pairs]).to(device)  # (N, H, W)
+            if recipe.side:
+                image = resize(image / 255, shrunk_size(label.shape, recipe.side)).mul(255).round().byte()
+            images.append(image)
+            labels.append(label)
+        self.images = torch.stack(images).to(device)  # (N, 3, H, W)
+        self.labels = torch.stack(labels).to(device)  # (N, H', W'), as fine as it came
         each = [normalisation(image[None] / 255, recipe.normalisation) for image in self.images]
         self.mean, self.std = (torch.cat(values) for values in zip(*each, strict=True))  # (N, 3, 1, 1)
         self.generator = torch.Generator(device)

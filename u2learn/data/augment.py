@@ -19,10 +19,10 @@ class Augmentation:
     """What may happen to a training window. Probabilities are 0.5 where there is a choice.
 
     scale: factor of the image's size, uniform in this range. rotate: degrees, uniform in ± this.
-    flips: "", "h", "v" or "hv". max_share: draw the window again (at most 10 times) while one class covers
-    this share of it or more; 1 switches the rule off. photometric: OpenMMLab's brightness, contrast,
-    saturation and hue. jitter: contrast factor and brightness shift, uniform in ± this, in units of the
-    normalised image.
+    flips: any of "h" (left-right), "v" (up-down) and "t" (on the diagonal; all three together make quarter
+    turns). max_share: draw the window again (at most 10 times) while one class covers this share of it or
+    more; 1 switches the rule off. photometric: OpenMMLab's brightness, contrast, saturation and hue. jitter:
+    contrast factor and brightness shift, uniform in ± this, in units of the normalised image.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
@@ -44,18 +44,17 @@ def sample_batch(
 ) -> tuple[Tensor, Tensor]:
     """Cut a random window of `crop` (height, width) pixels from each image of `index`.
 
-    The window is scaled, rotated and flipped as `augment` says.
-    images: uint8 (N, 3, H, W); labels: uint8 (N, H, W); index: int64 (B,), which images. Returns float32
-    (B, 3, h, w) in [0, 1] and int64 (B, h, w). Image and label are read at the same places, the image
-    bilinearly, the label at the nearest pixel; outside of the image they are black and 255 (ignore).
+    images: uint8 (N, 3, H, W). labels: uint8 (N, H', W'), finer than the images where these were shrunk, so that
+    labels need no averaging. index: int64 (B,), which images. Returns float32 (B, 3, h, w) in [0, 1] and int64
+    (B, h, w). Image and label are read at the same places, the image bilinearly, the label at the nearest
+    pixel; outside of the image they are black and 255 (ignore).
 
     Source: mmsegmentation 0.30, datasets/pipelines/transforms.py (Resize, RandomCrop with cat_max_ratio).
     """
     tries = 11 if augment.max_share < 1 else 1  # one draw and ten more
-    y, x = _window_grid(
-        len(index), tries, images.shape[-2:], crop, augment, generator
-    )  # each (B, tries, h, w)
-    candidates = _read_nearest(labels, index, y, x)  # (B, tries, h, w)
+    y, x = _window_grid(len(index), tries, images.shape[-2:], crop, augment, generator)  # (B, tries, h, w)
+    fine_y, fine_x = labels.shape[1] / images.shape[2], labels.shape[2] / images.shape[3]
+    candidates = _read_nearest(labels, index, (y + 0.5) * fine_y - 0.5, (x + 0.5) * fine_x - 0.5)
     accepted = _largest_share(candidates, num_classes) < augment.max_share  # (B, tries)
     accepted[:, -1] = True  # the last draw is kept in any case
     chosen = accepted.int().argmax(dim=1)  # the first that was accepted
@@ -127,20 +126,6 @@ def jitter(images: Tensor, amount: float, generator: torch.Generator) -> Tensor:
     return images * gain + _uniform(generator, -amount, amount, len(images), 1, 1, 1)
 
 
-def shrink(image: Tensor, label: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Shrink uint8 (3, H, W) and (H, W) to a long side of at most `side` pixels; never enlarge.
-
-    The image is averaged over what falls together (anti-aliased), and so is each class of the label: a
-    pixel takes the class with the largest share. Lines thinner than half a new pixel are lost.
-    """
-    size = shrunk_size(image.shape[-2:], side)
-    if size == tuple(image.shape[-2:]):
-        return image, label
-    classes = torch.unique(label)
-    shares = (label[None] == classes[:, None, None]).float()  # (classes, H, W)
-    return resize(image / 255, size).mul(255).round().byte(), classes[resize(shares, size).argmax(dim=0)]
-
-
 def shrunk_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     """The (height, width) of `size` after shrinking the long side to at most `side` pixels."""
     factor = min(1.0, side / max(size))
@@ -201,6 +186,9 @@ def _window_grid(
         u = u * _sign(generator, batch)
     if "v" in augment.flips:
         v = v * _sign(generator, batch)
+    if "t" in augment.flips:
+        swap = _sign(generator, batch) > 0
+        v, u = torch.where(swap, u, v), torch.where(swap, v, u)
     return centre[0] + angle.cos() * v - angle.sin() * u, centre[1] + angle.sin() * v + angle.cos() * u
 
 

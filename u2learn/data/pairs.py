@@ -244,7 +244,7 @@ def lint(images_folder: str | Path, masks_folder: str | Path, num_classes: int =
 
     Pairs images and masks by name (`eye7.jpg` with `eye7.png`, `eye7_mask.png`, `mask_eye7.png`,
     `eye7_manual1.gif`), opens every file, and reports what has no partner, cannot be read, differs in size,
-    holds values that are no class ids, is empty, nearly full, stored with losses, or present twice. Both
+    holds values that are no class ids, is empty or full, is stored with losses, or is there twice. Both
     folders may be one and the same.
 
     Raises:

@@ -412,7 +412,6 @@ def _receive_once(address: str, part: Path, bar: tqdm) -> None:
             file.seek(have)
             while chunk := reply.read(CHUNK):
                 bar.update(file.write(chunk))
-            file.truncate()
             if length is not None and file.tell() < have + int(length):
                 raise ConnectionError(
                     f"the connection was cut after {file.tell()} of {have + int(length)} bytes"

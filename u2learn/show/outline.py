@@ -72,11 +72,8 @@ def measure(model: nn.Module, size: tuple[int, int] = (584, 565)) -> Diagram:
     if not any(isinstance(m, ULevel) for m in model.modules()):
         raise ValueError(f"draw() follows the ULevels of a model, and {type(model).__name__} has none.")
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    evaluating, record = (
-        _run(model, channels, size, training=False),
-        _run(model, channels, size, training=True),
-    )
-    us, heads = _parts(model, record, evaluating)
+    evaluating = _run(model, channels, size, training=False)
+    us, heads = _parts(model, _run(model, channels, size, training=True), evaluating)
     return Diagram(channels, size, us, heads)
 
 

@@ -30,8 +30,8 @@ def explore(
     """A picture that a slider changes: an ipywidget where a kernel runs, else HTML with every frame in it.
 
     `frames` are images, matplotlib Figures or PNG bytes; or a function of one of `values` that gives one,
-    called as the slider moves. `labels` say what each frame is (by default `values`, or 1, 2, ...), `slider` what the
-    slider sets, `title` what the picture shows; screen readers get all three.
+    called as the slider moves. `labels` say what each frame is (by default `values`, or 1, 2, ...), `slider`
+    what the slider sets, `title` what the picture shows; screen readers get all three.
 
     Raises:
         ValueError: no frames, another number of labels than of frames, a frame that is no picture, or, while

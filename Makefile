@@ -1,0 +1,72 @@
+# U2Learn. `make` alone lists what there is. Everything is installed into .venv and built into _build, nothing elsewhere.
+.DEFAULT_GOAL := help
+.PHONY: help book test lab links format shots pins clean
+
+PYTHON ?=
+CONSTRAINTS ?= constraints.txt
+JOBS ?= 2
+
+PY := .venv/bin/python
+
+# Many small processes with one thread each: on few cores torch's own threads are several times slower.
+export OMP_NUM_THREADS := 1
+export OMP_WAIT_POLICY := PASSIVE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONHOME PYTHONPATH
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "  PYTHON=/path/to/python  which Python to use (3.10 or newer); the default is to look for one"
+	@echo "  CONSTRAINTS=            install the newest versions instead of the tested ones (say, for another build of torch)"
+	@echo "  JOBS=N                  how many tests run at once (default 2)"
+
+book: .venv/.ready ## execute the chapters and build the site, warnings are errors
+	@$(PY) -m tools.book
+
+test: .venv/.ready ## run everything that proves the project (lint, tests, chapters, site, browser)
+	@echo "Running the tests, the chapters and the site; this takes some minutes."
+	@U2LEARN_BUDGET=smoke $(PY) -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder \
+		--nbval-lax --nbval-current-env tests book/chapters
+
+lab: .venv/.ready ## open the chapters in JupyterLab
+	@$(PY) -m jupyterlab book/chapters
+
+links: .venv/.ready ## write every link to the project's home, and the tables of chapters, anew
+	@$(PY) -m tools.links
+
+format: .venv/.ready ## format code and notebooks as the tests want them
+	@$(PY) -m tools.notebooks
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+shots: book ## save screenshots of all pages, for a person to look at
+	@$(PY) -m tools.browser
+
+pins: ## resolve constraints.txt anew (needs uv: pip install uv)
+	@mkdir -p _build
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --no-annotate --no-header -q -o _build/pins.txt
+	@grep '^#' constraints.txt > _build/constraints.txt
+	@grep -Ev '^(nvidia|cuda)-|^triton=' _build/pins.txt >> _build/constraints.txt
+	@mv _build/constraints.txt constraints.txt
+
+clean: ## remove what was built; .venv stays
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+
+# The environment: made once, and again when what it is made from changes.
+.venv/.ready: pyproject.toml $(CONSTRAINTS)
+	@if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; \
+	else set -- python3 python3.13 python3.12 python3.11 python3.10 python; fi; \
+	for python in "$$@"; do \
+	  if "$$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; \
+	  then found="$$python"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "U2Learn needs Python 3.10 or newer with the module venv, and '$$*' is not that." >&2; \
+	  echo "Install one (Debian, Ubuntu: apt install python3-venv), or name it: make PYTHON=/path/to/python3" >&2; \
+	  exit 1; \
+	fi; \
+	echo "Setting up .venv with $$found: this takes some minutes and about 1.5 GB, once."; \
+	$(PY) -c 'import pip' 2>/dev/null || "$$found" -m venv --clear .venv
+	@$(PY) -m pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[book,test]'
+	@touch $@

@@ -1,0 +1,406 @@
+"""The command line: help, training to record, maps of photographs, and one sentence for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from u2learn import cli, recipes, results
+from u2learn.data.augment import Augmentation
+from u2learn.data.pairs import Example
+from u2learn.inference import load_model, segment
+from u2learn.recipes import Recipe
+from u2learn.training import train
+
+COMMANDS = [
+    [],
+    ["data"],
+    ["data", "list"],
+    ["data", "fetch"],
+    ["data", "verify"],
+    ["data", "lint"],
+    ["train"],
+    ["evaluate"],
+    ["predict"],
+    ["reproduce"],
+    ["report"],
+]
+
+
+def run(*arguments: object) -> None:
+    cli.main([str(argument) for argument in arguments])
+
+
+def failure(*arguments: object) -> str:
+    """The one sentence of a command that must fail; a string makes Python exit with status 1."""
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    message = stop.value.code
+    assert isinstance(message, str) and message.startswith("u2learn: ")
+    assert "\n" not in message and "Traceback" not in message and "Errno" not in message
+    assert len(message) > 25
+    return message
+
+
+def cross(seed: int) -> Example:
+    rng = np.random.default_rng(seed)
+    label = np.zeros((40, 44), np.uint8)
+    label[rng.integers(4, 36) + np.arange(2)] = 1
+    label[:, rng.integers(4, 40) + np.arange(2)] = 1
+    image = (rng.integers(0, 180, (3, 40, 44)) + 60 * label).astype(np.uint8)
+    return Example(f"cross-{seed}", image, label, np.ones((40, 44), bool), label)
+
+
+TINY = Recipe(
+    "tiny-small",
+    "synthetic",
+    "unet_small",
+    model_options={"width": 4, "depth": 3},
+    crop=(32, 32),
+    augmentation=Augmentation(flips="h"),
+    batch=4,
+    loss="small",
+    optimiser="adamw",
+    learning_rate=0.02,
+    iterations=12,
+    evaluations=2,
+    flips="h",
+)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A recipe of seconds in the catalogue, with images made here, and all that is written in `tmp_path`."""
+    monkeypatch.setattr(recipes, "_catalogue", lambda: {TINY.name: TINY})
+    parts = {"train": [cross(s) for s in range(3)], "test": [cross(s) for s in (50, 51)]}
+    monkeypatch.setattr(Recipe, "examples", lambda self, part: parts[part])
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(results, "records_folder", lambda: tmp_path / "results")
+    results.records.cache_clear()
+    monkeypatch.setenv("U2LEARN_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    results.records.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """The folder of a run that is finished."""
+    folder = tmp_path_factory.mktemp("weights")
+    train(TINY, folder, [cross(0)], [cross(50)], device="cpu", progress=False)
+    return folder
+
+
+def photograph(path: Path, size=(37, 53), mode="RGB", seed=0) -> Path:
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+# --- help ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(*command, "--help")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: u2learn")
+    assert len(text.splitlines()) > 4
+    if command not in ([], ["data"]):
+        assert "Example: u2learn" in " ".join(text.split())
+
+
+def test_help_names_all_commands(capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    text = capsys.readouterr().out
+    assert all(
+        f"\n    {command}" in text
+        for command in ("data", "train", "evaluate", "predict", "reproduce", "report")
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["nonsense"], ["train"], ["train", "drive-smal"], ["predict"], ["data", "fetch", "x"]]
+)
+def test_wrong_usage_is_status_2_and_says_what_there_is(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(*command)
+    assert stop.value.code == 2
+    text = capsys.readouterr().err
+    assert "usage: u2learn" in text and "Traceback" not in text
+    if command == ["train", "drive-smal"]:
+        assert "drive-small" in text
+    if command == ["data", "fetch", "x"]:
+        assert "stare" in text
+
+
+def program(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    root = str(Path(__file__).parent.parent)
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(
+        [sys.executable, "-m", "u2learn", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | environment,
+    )
+
+
+def test_the_program_itself_fails_with_status_1_and_one_line(tmp_path):
+    done = program("evaluate", tmp_path / "nowhere")
+    assert done.returncode == 1
+    assert done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("u2learn: ") and "nowhere" in done.stderr
+
+
+# --- data ---------------------------------------------------------------------------------------------------
+
+
+def test_data_lists_the_sets_and_where_they_must_lie(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("U2LEARN_DATA", str(tmp_path))
+    run("data")
+    listed = capsys.readouterr().out
+    assert str(tmp_path) in listed and "U2LEARN_DATA" in listed
+    assert all(name in listed.lower() for name in ("drive", "stare", "chase", "hrf"))
+    run("data", "list")
+    assert capsys.readouterr().out == listed
+
+
+def test_lint_of_ones_own_masks(tmp_path, capsys):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    photograph(tmp_path / "images" / "eye.png")
+    Image.fromarray(np.eye(37, 50, dtype=np.uint8) * 255).save(tmp_path / "masks" / "eye.png")
+    run("data", "lint", tmp_path / "images", tmp_path / "masks")
+    assert "sizes differ" in capsys.readouterr().out
+    assert "nowhere" in failure("data", "lint", tmp_path / "nowhere", tmp_path / "masks")
+
+
+def test_missing_data_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("U2LEARN_DATA", str(tmp_path / "empty"))
+    monkeypatch.setenv("U2LEARN_RUNS", str(tmp_path / "runs"))
+    with pytest.raises(SystemExit) as stop:
+        run("train", "drive-small")
+    assert isinstance(stop.value.code, str) and "U2LEARN_DATA" in stop.value.code
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(SystemExit) as stop:
+        run("data", "verify", "drive")
+    assert isinstance(stop.value.code, str)
+
+
+# --- train, evaluate, reproduce -----------------------------------------------------------------------------
+
+
+def test_train_evaluate_record(tiny, capsys):
+    run("train", "tiny-small", "--seed", 4)
+    folder = tiny / "runs" / "tiny-small-seed4"
+    assert (folder / "checkpoint.safetensors").exists()
+    assert f"u2learn evaluate {folder}" in capsys.readouterr().out
+    run("evaluate", folder)
+    table = capsys.readouterr().out
+    assert all(protocol in table for protocol in results.PROTOCOLS) and "dice" in table
+    assert not list((tiny / "results").iterdir())  # only with --record
+    run("evaluate", folder, "--record")
+    assert "tiny-small-seed4.json" in capsys.readouterr().out
+    record = json.loads((tiny / "results" / "tiny-small-seed4.json").read_text())
+    assert f"{100 * record['scores']['image']['dice']:.2f}" in table
+
+
+def test_train_into_a_folder(tiny, capsys):
+    run("train", "tiny-small", "--folder", tiny / "mine", "--device", "cpu")
+    assert load_model(tiny / "mine")[1] == TINY
+    assert not (tiny / "runs").exists()
+    message = failure("train", "tiny-small", "--folder", tiny / "mine", "--seed", 1)
+    assert "another recipe" in message and str(tiny / "mine") in message
+
+
+def test_reproduce_skips_what_is_done_and_goes_on(tiny, capsys, monkeypatch):
+    run("reproduce", "tiny-small", "--seeds", 2)
+    names = {path.name for path in (tiny / "results").iterdir()}
+    assert names == {"tiny-small-seed0.json", "tiny-small-seed1.json", "synthetic-second-observer.json"}
+    assert len(results.of_recipe("tiny-small")) == 2
+    human = json.loads((tiny / "results" / "synthetic-second-observer.json").read_text())
+    assert human["scores"]["image"]["dice"] == 1
+    trained = []
+    monkeypatch.setattr(cli.training, "train", lambda recipe, *_, **__: trained.append(recipe.seed) or 1 / 0)
+    run("reproduce", "tiny-small", "--seeds", 2)  # all recorded: nothing is trained
+    with pytest.raises(ZeroDivisionError):
+        run("reproduce", "tiny-small", "--seeds", 3)
+    assert trained == [2]
+
+
+def test_reproduce_does_again_what_an_older_recipe_did(tiny, monkeypatch):
+    run("reproduce", "tiny-small", "--seeds", 1)
+    path = tiny / "results" / "tiny-small-seed0.json"
+    record = json.loads(path.read_text())
+    record["recipe"]["learning_rate"] = 7
+    path.write_text(json.dumps(record))
+    results.records.cache_clear()
+    run("reproduce", "tiny-small", "--seeds", 1)
+    assert json.loads(path.read_text())["recipe"]["learning_rate"] == 0.02
+
+
+def test_an_unknown_suite_is_a_sentence_with_suites_and_recipes(tiny):
+    message = failure("reproduce", "nonsense")
+    assert "nonsense" in message and "tiny-small" in message and "retina-small" in message
+
+
+def test_an_unfinished_or_broken_run_is_a_sentence(tiny, weights):
+    (tiny / "run").mkdir()
+    assert "checkpoint" in failure("evaluate", tiny / "run")
+    whole = (weights / "checkpoint.safetensors").read_bytes()
+    (tiny / "run" / "checkpoint.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert "checkpoint.safetensors" in failure("evaluate", tiny / "run")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("device", ["cuda", "cuda:3", "gpu", "nonsense"])
+def test_a_device_that_is_not_there_is_a_sentence(tiny, device):
+    message = failure("train", "tiny-small", "--device", device)
+    assert "cpu" in message
+    assert not (tiny / "runs").exists()
+
+
+# --- predict ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
+@pytest.mark.parametrize("size", [(37, 53), (64, 64)])
+def test_predict_writes_maps_at_native_size(tmp_path, weights, size, mode, capsys):
+    path = photograph(tmp_path / "eye.png", size, mode)
+    run("predict", path, "--weights", weights, "--output", tmp_path / "new" / "maps")
+    printed = capsys.readouterr().out.split()
+    probability, mask = (
+        Image.open(tmp_path / "new" / "maps" / f"eye-{e}.png") for e in ("probability", "mask")
+    )
+    assert [Path(p).name for p in printed] == ["eye-probability.png", "eye-mask.png"]
+    assert probability.size == mask.size == size[::-1]
+    assert probability.mode == mask.mode == "L"
+    model, recipe = load_model(weights)
+    from u2learn.data.pairs import read_image
+
+    due = segment(model, read_image(path), recipe)[1].numpy()
+    assert np.abs(np.asarray(probability) - 255 * due).max() <= 1
+    assert set(np.unique(np.asarray(mask))) <= {0, 255}
+    assert ((np.asarray(mask) == 255) == (due > 0.5)).all()
+
+
+def test_predict_takes_a_threshold_and_many_images(tmp_path, weights):
+    one, two = photograph(tmp_path / "one.png", seed=1), photograph(tmp_path / "two.jpg", (20, 30), seed=2)
+    run(
+        "predict",
+        one,
+        two,
+        "--weights",
+        weights / "checkpoint.safetensors",
+        "--output",
+        tmp_path,
+        "--threshold",
+        0.2,
+    )
+    for stem in ("one", "two"):
+        p, mask = (np.asarray(Image.open(tmp_path / f"{stem}-{e}.png")) for e in ("probability", "mask"))
+        assert ((mask == 255) == (p >= 51))[np.abs(p.astype(int) - 51) > 1].all()
+    assert one.exists() and two.exists()
+
+
+def test_predict_loses_no_map_to_another_of_the_same_name(tmp_path, weights):
+    for folder, seed in (("left", 1), ("right", 2)):
+        (tmp_path / folder).mkdir()
+        photograph(tmp_path / folder / "eye.png", (20, 20 + seed), seed=seed)
+    images = [tmp_path / folder / "eye.png" for folder in ("left", "right")]
+    try:
+        run("predict", *images, "--weights", weights, "--output", tmp_path / "maps")
+    except SystemExit as stop:
+        assert "eye" in str(stop.code)  # refused is fine
+    else:
+        assert len(list((tmp_path / "maps").glob("*probability.png"))) == 2
+
+
+def test_predict_mistakes_are_sentences(tmp_path, weights):
+    image = photograph(tmp_path / "eye.png")
+    assert "nowhere.png" in failure("predict", tmp_path / "nowhere.png", "--weights", weights)
+    assert "nothing" in failure("predict", image, "--weights", tmp_path / "nothing")
+    (tmp_path / "text.png").write_text("no picture")
+    assert "text.png" in failure("predict", tmp_path / "text.png", "--weights", weights)
+    whole = image.read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    assert "half.png" in failure("predict", tmp_path / "half.png", "--weights", weights)
+    assert "eye.png" in failure("predict", image, "--weights", image)
+    for threshold in ("1.5", "-0.1", "128"):
+        assert "hreshold" in failure("predict", image, "--weights", weights, "--threshold", threshold)
+
+
+# --- report -------------------------------------------------------------------------------------------------
+
+README = "# Title\n\nBefore.\n\n<!-- results:begin -->\nold\n<!-- results:end -->\n\nAfter ± é.\n"
+
+
+@pytest.fixture
+def readme(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "retina_table", lambda: "| a | b |\n|---|---|\n| 1 ± 2 | – |")
+    path = tmp_path / "README.md"
+    path.write_text(README, encoding="utf-8")
+    return path
+
+
+def test_report_puts_the_table_between_the_marks(readme, capsys):
+    run("report", "--readme", readme)
+    text = readme.read_text(encoding="utf-8")
+    assert text == README.replace("old", "| a | b |\n|---|---|\n| 1 ± 2 | – |")
+    run("report", "--readme", readme)
+    assert readme.read_text(encoding="utf-8") == text
+
+
+def test_report_check_says_whether_it_is_up_to_date_and_writes_nothing(readme):
+    assert "README.md" in failure("report", "--readme", readme, "--check")
+    assert readme.read_text(encoding="utf-8") == README
+    run("report", "--readme", readme)
+    before = readme.stat().st_mtime_ns
+    run("report", "--readme", readme, "--check")
+    assert readme.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no marks",
+        "<!-- results:begin -->",
+        "<!-- results:end -->\n<!-- results:begin -->",
+        "<!-- results:end -->",
+    ],
+)
+def test_report_without_marks_is_a_sentence(readme, text):
+    readme.write_text(text)
+    assert "results:begin" in failure("report", "--readme", readme)
+    assert readme.read_text() == text
+
+
+def test_report_without_readme_is_a_sentence(readme):
+    assert "nowhere.md" in failure("report", "--readme", readme.parent / "nowhere.md")
+
+
+def test_the_readme_of_the_project_is_up_to_date():
+    path = Path(__file__).parent.parent / "README.md"
+    if not path.exists():
+        pytest.skip("no README: these tests run outside of a checkout")
+    results.records.cache_clear()
+    run("report", "--readme", path, "--check")
+
+
+def test_stopping_is_not_an_error_with_a_traceback(tiny, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.training, "train", interrupt)
+    assert "goes on" in failure("train", "tiny-small")

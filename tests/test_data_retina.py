@@ -1,0 +1,287 @@
+"""The retinal sets: layouts, splits, second observers, fields of view; real files where there are some."""
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from u2learn.data.pairs import read_mask
+from u2learn.data.retina import LAYOUTS, TRAINING, Retina, field_of_view
+from u2learn.data.store import MissingDataset, find
+from u2learn.data.synthetic import fundus
+
+STARE = [1, 2, 3, 4, 5, 44, 77, 81, 82, 139, 162, 163, 235, 236, 239, 240, 255, 291, 319, 324]
+SIZE = (20, 24)  # (H, W) of the tiny images here
+
+
+def picture(seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), np.uint8))
+
+
+def mask(seed):
+    return (np.random.default_rng(1000 + seed).random(SIZE) < 0.2).astype(np.uint8)
+
+
+def put(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".gz":
+        plain = path.with_suffix("")
+        image.save(plain)
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    else:
+        image.save(path)
+
+
+def white(array):
+    return Image.fromarray(array * 255)
+
+
+def make_drive(folder):
+    for n in range(1, 41):
+        part = "test" if n <= 20 else "training"
+        put(folder / part / "images" / f"{n:02}_{part}.tif", picture(n))
+        put(folder / part / "1st_manual" / f"{n:02}_manual1.gif", white(mask(n)))
+        put(folder / part / "mask" / f"{n:02}_{part}_mask.gif", white(1 - mask(n + 100)))
+        if part == "test":
+            second = Image.fromarray(mask(n + 200)).convert("P")
+            second.putpalette([4, 2, 4, 252, 254, 252])
+            put(folder / part / "2nd_manual" / f"{n:02}_manual2.gif", second)
+
+
+def make_stare(folder, ending=".ppm.gz"):
+    for n in STARE:
+        put(folder / "stare-images" / f"im{n:04}{ending}", picture(n))
+        put(folder / "labels-ah" / f"im{n:04}.ah{ending}", white(mask(n)))
+        put(folder / "labels-vk" / f"im{n:04}.vk{ending}", white(mask(n + 200)))
+
+
+def make_chase(folder):
+    for i, name in enumerate(f"{n:02}{side}" for n in range(1, 15) for side in "LR"):
+        put(folder / f"Image_{name}.jpg", picture(i))
+        put(folder / f"Image_{name}_1stHO.png", white(mask(i)).convert("1"))
+        put(folder / f"Image_{name}_2ndHO.png", white(mask(i + 200)).convert("1"))
+
+
+def make_hrf(folder):
+    for i, (n, group) in enumerate((n, group) for n in range(1, 16) for group in ("dr", "g", "h")):
+        ending = "JPG" if group == "dr" else "jpg"
+        put(folder / "images" / f"{n:02}_{group}.{ending}", picture(i))
+        put(folder / "manual1" / f"{n:02}_{group}.tif", white(mask(i)))
+        put(folder / "mask" / f"{n:02}_{group}_mask.tif", white(1 - mask(i + 100)).convert("RGB"))
+
+
+MAKE = {"drive": make_drive, "stare": make_stare, "chase": make_chase, "hrf": make_hrf}
+SIZES = {  # training and test images: the projects' READMEs and, for lwnet, its script
+    "mmseg": {"drive": (20, 20), "stare": (10, 10), "chase": (20, 8), "hrf": (15, 30)},
+    "paddleseg": {"drive": (20, 20), "stare": (10, 10), "chase": (20, 8), "hrf": (21, 24)},
+    "lwnet": {"drive": (20, 20), "stare": (0, 20), "chase": (8, 20), "hrf": (15, 30)},
+}
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sets")
+    for name, make in MAKE.items():
+        make(root / name)
+    return root
+
+
+@pytest.mark.parametrize("dataset", LAYOUTS)
+@pytest.mark.parametrize("protocol", TRAINING)
+def test_every_split_has_the_images_that_its_protocol_says(sets, dataset, protocol):
+    number = SIZES[protocol][dataset]
+    names = {}
+    for split, n in zip(("train", "test"), number, strict=True):
+        if n == 0:
+            with pytest.raises(ValueError, match=f"The {split} split of {dataset} .{protocol}. has no image"):
+                Retina(dataset, split, sets / dataset, protocol)
+            names[split] = []
+        else:
+            names[split] = Retina(dataset, split, sets / dataset, protocol).names
+        assert len(names[split]) == n
+    assert not set(names["train"]) & set(names["test"])
+    everything = Retina(dataset, "all", sets / dataset, protocol).names
+    assert everything == sorted(names["train"] + names["test"])
+
+
+def test_the_names_of_the_splits(sets):
+    def names(*arguments, protocol="mmseg"):
+        return Retina(arguments[0], arguments[1], sets / arguments[0], protocol).names
+
+    assert names("drive", "test") == [f"{n:02}" for n in range(1, 21)]
+    assert names("stare", "train") == [f"im{n:04}" for n in STARE[:10]]
+    assert names("stare", "test") == [f"im{n:04}" for n in STARE[10:]]
+    assert names("chase", "test") == [f"{n}{side}" for n in range(11, 15) for side in "LR"]
+    assert names("chase", "train", protocol="lwnet") == [f"0{n}{side}" for n in range(1, 5) for side in "LR"]
+    assert names("hrf", "train") == sorted(f"{n:02}_{g}" for n in range(1, 6) for g in ("dr", "g", "h"))
+    assert names("hrf", "train", protocol="paddleseg")[-1] == "07_h"
+
+
+def test_a_missing_file_shifts_no_split(tmp_path):
+    make_chase(tmp_path)
+    for path in tmp_path.glob("Image_03L*"):
+        path.unlink()
+    assert len(Retina("chase", "train", tmp_path)) == 19
+    assert Retina("chase", "test", tmp_path).names[0] == "11L"
+
+
+@pytest.mark.parametrize(
+    "dataset, name, seed", [("drive", "03", 3), ("stare", "im0162", 162), ("chase", "11L", 20)]
+)
+def test_every_part_of_an_example_is_the_file_it_should_be(sets, dataset, name, seed):
+    retina = Retina(dataset, "test", sets / dataset)
+    example = retina[retina.names.index(name)]
+    assert example.name == f"{dataset}-{name}"
+    assert np.array_equal(example.label, mask(seed)) and np.array_equal(example.second, mask(seed + 200))
+    if dataset != "chase":  # stored as JPEG
+        assert np.array_equal(example.image, np.asarray(picture(seed)).transpose(2, 0, 1))
+    if dataset == "drive":
+        assert np.array_equal(example.field, mask(seed + 100) == 0)
+    else:
+        assert np.array_equal(example.field, field_of_view(example.image))
+
+
+def test_hrf_has_mixed_endings_its_own_fields_and_no_second_observer(sets):
+    retina = Retina("hrf", "test", sets / "hrf")
+    seeds = {f"{n:02}_{g}": 3 * (n - 1) + i for n in range(1, 16) for i, g in enumerate(("dr", "g", "h"))}
+    for i in (0, 1, 2):
+        example = retina[i]
+        assert example.second is None
+        assert np.array_equal(example.label, mask(seeds[retina.names[i]]))
+        assert np.array_equal(example.field, mask(seeds[retina.names[i]] + 100) == 0)
+
+
+def test_drive_s_training_part_has_no_second_observer(sets):
+    assert Retina("drive", "train", sets / "drive")[0].second is None
+
+
+def test_stare_may_be_unpacked_and_without_the_second_observer(tmp_path):
+    make_stare(tmp_path, ".ppm")
+    for path in (tmp_path / "labels-vk").iterdir():
+        path.unlink()
+    assert Retina("stare", "train", tmp_path)[9].second is None
+
+
+def test_files_are_read_when_asked_for_and_a_slice_is_a_list(tmp_path):
+    make_chase(tmp_path)
+    retina = Retina("chase", "test", tmp_path)
+    assert [example.name for example in retina[:2]] == ["chase-11L", "chase-11R"]
+    assert retina[-1].name == "chase-14R" and len(list(retina)) == 8
+    (tmp_path / "Image_12L.jpg").write_bytes(b"no image")
+    assert Retina("chase", "test", tmp_path)[0].name == "chase-11L"
+    with pytest.raises(ValueError, match=r"Image_12L\.jpg cannot be read"):
+        retina[2]
+    with pytest.raises(IndexError):
+        retina[8]
+
+
+def test_other_files_in_the_folder_do_no_harm(tmp_path):
+    make_chase(tmp_path)
+    for name in ("Thumbs.db", "readme.txt", ".DS_Store", "._Image_01L.jpg", "montage.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    assert len(Retina("chase", "all", tmp_path)) == 28
+
+
+def test_wrong_names_are_answered_with_the_right_ones(sets):
+    with pytest.raises(ValueError, match="no retinal set 'DRIVE'; there are drive, stare, chase, hrf"):
+        Retina("DRIVE", "train", sets / "drive")
+    with pytest.raises(ValueError, match="no retinal protocol 'ours'; there are mmseg, paddleseg, lwnet"):
+        Retina("drive", "train", sets / "drive", "ours")
+    with pytest.raises(ValueError, match="splits of drive are train, test and all, not 'val'"):
+        Retina("drive", "val", sets / "drive")
+
+
+def test_missing_folders_and_labels_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("U2LEARN_DATA", str(tmp_path))
+    with pytest.raises(MissingDataset, match=r"register there, .*DRIVE/training/images"):
+        Retina("drive", "train")
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
+        Retina("drive", "train", tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"stare-images: there is no such folder"):
+        Retina("stare", "train", tmp_path)
+    (tmp_path / "stare-images").mkdir()
+    with pytest.raises(ValueError, match=r"The train split of stare \(mmseg\) has no image in"):
+        Retina("stare", "train", tmp_path)
+
+    make_drive(tmp_path / "DRIVE")
+    for path in (tmp_path / "DRIVE" / "test" / "1st_manual").iterdir():
+        path.unlink()
+    assert len(Retina("drive", "train")) == 20
+    with pytest.raises(
+        FileNotFoundError, match=r"01_manual1\.gif: .* image 01 .* without the labels of the test"
+    ):
+        Retina("drive", "test")
+    (tmp_path / "DRIVE" / "training" / "1st_manual" / "30_manual1.gif").unlink()
+    with pytest.raises(FileNotFoundError, match=r"30_manual1\.gif: .* image 30 is missing; the copy"):
+        Retina("drive", "train")
+
+
+def test_the_field_of_view_is_found_in_synthetic_photographs():
+    for seed in range(4):
+        example = fundus(seed, (200, 230))
+        found = field_of_view(example.image)
+        union, both = (found | example.field).sum(), (found & example.field).sum()
+        assert found.dtype == bool and both / union > 0.97
+    image = fundus(0, (200, 230)).image
+    image[:, 90:120, 100:130] = 0
+    assert field_of_view(image)[90:120, 100:130].all()  # a black spot is no hole
+    assert field_of_view(np.full((3, 9, 8), 90, np.uint8)).shape == (9, 8)
+
+
+# Real files: only their numbers are looked at.
+
+ROOT = os.environ.get("U2LEARN_DATA")
+
+
+def real(name):
+    try:
+        return find(name) if ROOT else pytest.skip("U2LEARN_DATA is not set")
+    except MissingDataset:
+        pytest.skip(f"U2LEARN_DATA has no {name}")
+
+
+@pytest.mark.parametrize(
+    "dataset, size, share, second",
+    [
+        ("drive", (584, 565), 0.0876, True),
+        ("stare", (605, 700), 0.0776, None),
+        ("chase", (960, 999), 0.0630, True),
+    ],
+)
+def test_real_sets(dataset, size, share, second):
+    real(dataset)
+    examples = list(Retina(dataset, "test"))
+    assert {example.label.shape for example in examples} == {size}
+    assert np.mean([example.label.mean() for example in examples]) == pytest.approx(share, abs=0.002)
+    if second is not None:
+        assert all((example.second is not None) == second for example in examples)
+    for example in examples:
+        assert 0.6 < example.field.mean() < 0.85
+
+
+def test_the_second_observer_on_drive_and_chase_scores_what_is_known():
+    for dataset, expected in (("drive", 0.7889), ("chase", 0.7969)):
+        real(dataset)
+        examples = list(Retina(dataset, "test"))
+        first, second = (np.stack([getattr(e, name) for e in examples]) for name in ("label", "second"))
+        assert 2 * (first & second).sum() / (first.sum() + second.sum()) == pytest.approx(expected, abs=1e-4)
+
+
+def test_computed_fields_agree_with_masks_that_others_made():
+    def overlaps(dataset, path_of):
+        folder = real(dataset)
+        if not (folder / "fov_masks_thirdparty").is_dir() and dataset != "drive":
+            pytest.skip(f"{folder} has no masks of others")
+        retina = Retina(dataset, "all")
+        for name, example in zip(retina.names, retina, strict=True):
+            theirs, ours = read_mask(path_of(Path(folder), name)) > 0, field_of_view(example.image)
+            yield (ours & theirs).sum() / (ours | theirs).sum()
+
+    stare = list(overlaps("stare", lambda f, n: f / "fov_masks_thirdparty" / f"mask_{n[2:]}.png"))
+    chase = list(overlaps("chase", lambda f, n: f / "fov_masks_thirdparty" / f"Image_{n}.gif"))
+    drive = list(overlaps("drive", lambda f, n: next(f.glob(f"*/mask/{n}_*"))))
+    assert min(stare) > 0.96 and min(chase) > 0.98 and min(drive) > 0.98

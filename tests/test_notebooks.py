@@ -1,0 +1,113 @@
+"""The stored form of the chapters, and the check itself."""
+
+import copy
+import json
+
+import pytest
+from conftest import ROOT
+
+from tools import notebooks
+
+CHAPTERS = sorted((ROOT / "book" / "chapters").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_stored_form(path):
+    assert notebooks.problems(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_enough_outputs_are_compared(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert sum(notebooks.is_checked(cell) for cell in cells if cell["cell_type"] == "code") >= 5
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_parts_of_a_chapter(path):
+    prose = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown"]
+    text = "\n".join("".join(cell["source"]) for cell in prose)
+    assert "After this chapter you can" in text
+    for heading in ("## Summary", "## Exercises", "## Sources"):
+        assert text.count(heading) == 1, f"{heading!r} is there {text.count(heading)} times"
+    assert 3 <= text.count("{exercise}") == text.count("{solution}")
+
+
+GOOD = {
+    "cells": [
+        {"cell_type": "markdown", "id": "title", "metadata": {}, "source": ["# 1. A title"]},
+        {
+            "cell_type": "code",
+            "id": "one-and-one",
+            "metadata": {"tags": [notebooks.CHECKED]},
+            "source": ["1 + 1"],
+            "execution_count": 1,
+            "outputs": [
+                {
+                    "output_type": "execute_result",
+                    "execution_count": 1,
+                    "metadata": {},
+                    "data": {"text/plain": ["2"]},
+                }
+            ],
+        },
+        {
+            "cell_type": "code",
+            "id": "plot",
+            "metadata": {},
+            "source": ["plot()"],
+            "execution_count": None,
+            "outputs": [],
+        },
+    ],
+    "metadata": notebooks.METADATA,
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
+
+
+def broken(change) -> str:
+    notebook = copy.deepcopy(GOOD)
+    change(notebook)
+    return notebooks.dump(notebook)
+
+
+def test_a_good_notebook_passes():
+    assert notebooks.problems(notebooks.dump(GOOD)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda n: n["cells"][2].update(outputs=GOOD["cells"][1]["outputs"]), "stored form"),
+        (lambda n: n["cells"][2].update(execution_count=3), "stored form"),
+        (lambda n: n["cells"][1]["outputs"][0]["data"].update({"image/png": "iVBO"}), "stored form"),
+        (lambda n: n["metadata"]["language_info"].update(version="3.11.7"), "stored form"),
+        (lambda n: n["cells"][2]["metadata"].update(collapsed=True), "stored form"),
+        (lambda n: n["cells"][0].update(source=["# 1. A title  \n", "\n"]), "stored form"),
+        (lambda n: n["cells"][0].update(id="0a1b2c3d"), "says nothing"),
+        (lambda n: n["cells"][0].update(id="deadbeef"), "says nothing"),
+        (lambda n: n["cells"][0].update(id="d2fbd3a9-94c2-4f3e-9a10-0d2e4e0b7c55"), "says nothing"),
+        (lambda n: n["cells"][0].update(id="VSC-Id"), "says nothing"),
+        (lambda n: n["cells"][0].update(id="plot"), "twice"),
+        (
+            lambda n: n["cells"][1]["outputs"][0]["data"].update({"text/plain": ["'/home/me/data'"]}),
+            "path of one machine",
+        ),
+        (lambda n: n["cells"][2].update(source=["open('/Users/me/x.png')"]), "path of one machine"),
+        (lambda n: n["cells"][1].update(outputs=[]), "nothing is compared"),
+        (lambda n: n["cells"][1].update(execution_count=None), "nothing is compared"),
+        (lambda n: n["cells"][2].update(source=["!pip install u2learn"]), "only IPython"),
+        (lambda n: n["cells"][2].update(source=["%matplotlib inline"]), "only IPython"),
+    ],
+)
+def test_each_fault_is_found(change, complaint):
+    assert complaint in "\n".join(notebooks.problems(broken(change)))
+
+
+def test_tidying_mends_what_can_be_mended():
+    def spoil(notebook):
+        notebook["cells"][2].update(execution_count=7, outputs=GOOD["cells"][1]["outputs"])
+        notebook["cells"][1]["outputs"][0]["data"]["image/png"] = "iVBO"
+        notebook["metadata"] = {"kernelspec": {"name": "mine"}, "colab": {}}
+
+    assert notebooks.tidy(json.loads(broken(spoil))) == GOOD

@@ -1,0 +1,178 @@
+"""The shell of the project: what is installed, what is packed, what make and the style say."""
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from hatchling.builders.wheel import WheelBuilder
+from hatchling.metadata.core import ProjectMetadata
+from hatchling.plugin.manager import PluginManager
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+import u2learn
+
+PROJECT = ProjectMetadata(str(ROOT), PluginManager()).core
+PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+
+
+def test_code_is_linted():
+    run_ruff("check", "--quiet")
+
+
+def test_code_is_formatted():
+    run_ruff("format", "--check")
+
+
+def run_ruff(*options: str) -> None:
+    command = [sys.executable, "-m", "ruff", *options, "--no-cache", "."]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_requirement_is_pinned_within_its_bounds(python):
+    environment = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux"}
+    pins = {p.name: p.specifier for p in PINS if p.marker is None or p.marker.evaluate(environment)}
+    required = [
+        *PROJECT.dependencies,
+        *PROJECT.optional_dependencies["book"],
+        *PROJECT.optional_dependencies["test"],
+    ]
+    for requirement in map(Requirement, required):
+        (pin,) = pins[requirement.name.lower()]
+        assert pin.operator == "=="
+        assert pin.version in requirement.specifier, f"{requirement} against {pin}"
+
+
+def test_lower_bounds_only_where_colab_brings_its_own():
+    operators = {spec.operator for r in PROJECT.dependencies for spec in Requirement(r).specifier}
+    assert operators == {">="}
+
+
+def test_the_oldest_versions_are_those_of_the_bounds():
+    lines = (ROOT / ".github" / "oldest.txt").read_text().splitlines()
+    oldest = {r.name: r.specifier for r in (Requirement(line) for line in lines if line[0] != "#")}
+    for requirement in map(Requirement, PROJECT.dependencies):
+        (bound,), (pin,) = requirement.specifier, oldest.pop(requirement.name)
+        assert f"{pin.version}.".startswith(f"{bound.version}."), f"{requirement} against {pin}"
+    assert oldest == {}
+
+
+def test_conda_environment_agrees_with_the_project():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (python,) = [d for d in environment["dependencies"] if isinstance(d, str) and d.startswith("python")]
+    allowed = SpecifierSet(python.removeprefix("python"))
+    assert [v for v in PYTHONS if f"{v}.0" in allowed] == PYTHONS
+    assert all(v in SpecifierSet(PROJECT.requires_python) for v in PYTHONS)
+    assert "3.9" not in allowed
+    (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
+    assert "pip" in environment["dependencies"]
+    pins, editable = pip
+    assert (ROOT / pins.removeprefix("-c ")).exists()
+    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", editable)[1].split(",")
+    assert set(extras) <= set(PROJECT.optional_dependencies)
+    assert f"-e '.[{','.join(extras)}]'" in (ROOT / "Makefile").read_text(), "make installs something else"
+
+
+def test_workflows_run_what_a_person_runs():
+    test = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    matrix = test["jobs"]["test"]["strategy"]["matrix"]
+    assert matrix["python"] == PYTHONS
+    files = [*matrix["constraints"], *(row["constraints"] for row in matrix["include"])]
+    assert files and all((ROOT / name).exists() for name in files)
+    book = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())
+    for workflow, target in ((test, "test"), (book, "book")):
+        steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+        assert any(step.startswith(f"make {target} ") for step in steps)
+
+
+def test_the_wheel_has_code_assets_and_records(tmp_path):
+    wheel = next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+    with zipfile.ZipFile(wheel) as archive:
+        packed = set(archive.namelist())
+        metadata = archive.read(next(n for n in packed if n.endswith("METADATA"))).decode()
+    package = Path(u2learn.__file__).parent
+    for path in package.rglob("*"):
+        if path.is_file() and path.suffix != ".pyc":
+            assert path.relative_to(package.parent).as_posix() in packed
+    for path in (ROOT / "results").rglob("*"):
+        assert f"u2learn/_results/{path.relative_to(ROOT / 'results').as_posix()}" in packed
+    assert all(name.startswith(("u2learn/", "u2learn-")) for name in packed), "something else is packed too"
+    assert f"\nVersion: {u2learn.__version__}\n" in metadata
+
+
+def test_the_command_line_is_declared():
+    module, function = PROJECT.scripts["u2learn"].split(":")
+    assert callable(getattr(__import__(module, fromlist=[function]), function))
+
+
+def test_importing_the_package_loads_nothing_of_jupyter():
+    code = "import sys, u2learn, u2learn.cli; print(sorted({m.partition('.')[0] for m in sys.modules}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for name in (
+        "matplotlib",
+        "IPython",
+        "ipywidgets",
+        "torchvision",
+        "scipy",
+        "sklearn",
+        "skimage",
+        "cv2",
+        "pandas",
+    ):
+        assert f"'{name}'" not in result.stdout
+
+
+def test_links_of_the_readme_inside_the_project():
+    for name in ("README.md", "CONTRIBUTING.md"):
+        targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / name).read_text())
+        assert [t for t in targets if not (ROOT / t).exists()] == [], name
+
+
+needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+
+
+@needs_make
+def test_make_alone_lists_every_target():
+    targets = set(re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split())
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^  make (\w+)", listed, re.MULTILINE)) == targets
+
+
+@needs_make
+def test_an_old_python_is_refused_in_one_sentence(tmp_path):
+    """Also in a folder with a space in its name, where nothing may be left behind."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+    old = folder / "old python"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    result = subprocess.run(["make", "book", f"PYTHON={old}"], cwd=folder, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "needs Python 3.10 or newer" in result.stderr and str(old) in result.stderr
+    assert not (folder / ".venv").exists()
+
+
+def test_the_owner_of_the_data_folder_is_the_user():
+    """No path of a machine in the project: data is found through U2LEARN_DATA alone."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    machine = re.compile(r"(?<![\w.~/-])/(home|root|Users)/\w|\.\./shared")
+    text = (".py", ".md", ".yml", ".toml", ".ipynb", ".txt", ".cff", ".css", ".json")
+    paths = [
+        ROOT / name
+        for name in tracked.stdout.split("\0")
+        if name.endswith(text) and not name.startswith("tests/")
+    ]
+    assert [p for p in paths if p.exists() and machine.search(p.read_text(encoding="utf-8"))] == []

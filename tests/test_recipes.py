@@ -1,0 +1,274 @@
+"""Recipes: the published rows, the learning rates, JSON there and back, and what is refused."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from u2learn import recipes
+from u2learn.data.augment import Augmentation
+from u2learn.losses import cross_entropy, dice_mmseg0, dice_paddle2021
+from u2learn.recipes import LOSSES, Recipe, get, names
+
+CROPS = {"drive": (64, 42), "stare": (128, 85), "chase": (128, 85), "hrf": (256, 170)}
+
+
+# --- the catalogue ------------------------------------------------------------------------------------------
+
+
+def test_names():
+    due = {f"{s}-fcn-{loss}" for s in CROPS for loss in ("ce", "ce-dice")} | {
+        f"{s}-small" for s in (*CROPS, "synthetic")
+    }
+    assert due <= set(names())
+    assert names() == sorted(names()) and all(get(name).name == name for name in names())
+
+
+@pytest.mark.parametrize("loss", ["ce", "ce-dice"])
+@pytest.mark.parametrize("dataset", CROPS)
+def test_rows_of_openmmlab(dataset, loss):
+    """mmsegmentation: configs/unet, schedules/schedule_40k.py and the data sets' base configs."""
+    crop, stride = CROPS[dataset]
+    it = get(f"{dataset}-fcn-{loss}")
+    due = {
+        "dataset": dataset,
+        "split": "mmseg",
+        "model": "unet_s5_d16",
+        "num_classes": 2,
+        "side": 0,
+        "normalisation": "imagenet",
+        "crop": (crop, crop),
+        "augmentation": Augmentation(
+            scale=(0.5, 2.0), rotate=0, flips="h", max_share=0.75, photometric=True, jitter=0
+        ),
+        "batch": 16,
+        "loss": loss,
+        "optimiser": "sgd",
+        "learning_rate": 0.01,
+        "final_rate": 1e-4,
+        "weight_decay": 5e-4,
+        "ema": 0.0,
+        "iterations": 40_000,
+        "window": (crop, crop),
+        "stride": (stride, stride),
+        "flips": "",
+        "evaluations": 10,
+        "seed": 0,
+    }
+    assert {name: getattr(it, name) for name in due} == due
+
+
+def test_their_model_has_29_million_parameters():
+    model = get("drive-fcn-ce").build_model()
+    assert sum(p.numel() for p in model.parameters()) == 29_060_676
+
+
+def test_small_recipes_differ_in_the_data_only():
+    one = dataclasses.asdict(get("drive-small"))
+    for dataset in ("stare", "chase", "hrf", "synthetic"):
+        other = dataclasses.asdict(get(f"{dataset}-small"))
+        assert {k for k in one if one[k] != other[k]} == {"name", "dataset"}
+
+
+def test_get_changes_fields():
+    assert get("drive-small", seed=3) == dataclasses.replace(get("drive-small"), seed=3)
+    with pytest.raises(TypeError, match="sede"):
+        get("drive-small", sede=3)
+
+
+def test_an_unknown_recipe_is_refused_with_those_that_there_are():
+    with pytest.raises(KeyError) as error:
+        get("drive-smal")
+    assert "'drive-smal'" in error.value.args[0] and "drive-small" in error.value.args[0]
+
+
+# --- losses -------------------------------------------------------------------------------------------------
+
+
+def example():
+    generator = torch.Generator().manual_seed(0)
+    outputs = [torch.randn(2, 2, 6, 6, generator=generator) for _ in range(2)]
+    return outputs, torch.randint(0, 2, (2, 6, 6), generator=generator)
+
+
+def test_losses_of_the_tables():
+    outputs, label = example()
+    ce, dice, paddle = (
+        [f(x, label).item() for x in outputs] for f in (cross_entropy, dice_mmseg0, dice_paddle2021)
+    )
+    due = {
+        "ce": ce[0] + 0.4 * ce[1],
+        "ce-dice": ce[0] + 3 * dice[0] + 0.4 * ce[1],  # the auxiliary head stays with cross-entropy
+    }
+    for name, value in due.items():
+        assert LOSSES[name](outputs, label).item() == pytest.approx(value, rel=1e-6)
+    assert LOSSES["paddle-dice"](outputs[:1], label).item() == pytest.approx(paddle[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", recipes._catalogue())
+def test_every_recipe_has_a_loss_for_all_outputs_of_its_model(name):
+    it = get(name)
+    with torch.device("meta"):
+        model = it.build_model().train()
+        outputs = model(torch.empty(it.batch, 3, *it.crop))
+    label = torch.randint(0, 2, (1, 8, 8))
+    loss = LOSSES[it.loss]([torch.randn(1, 2, 8, 8) for _ in outputs], label)
+    assert loss.isfinite()
+    assert [x.shape for x in outputs] == [(it.batch, 2, *it.crop)] * len(outputs)
+
+
+# --- learning rates -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("i", [0, 1, 4_000, 20_000, 39_998, 39_999])
+def test_polynomial_rate(i):
+    due = (0.01 - 1e-4) * (1 - i / 40_000) ** 0.9 + 1e-4
+    assert get("drive-fcn-ce").rate(i) == pytest.approx(due, rel=1e-12)
+
+
+def test_polynomial_rate_falls_from_start_to_end():
+    it = get("drive-fcn-ce")
+    rates = [it.rate(i) for i in range(0, 40_000, 100)]
+    assert rates[0] == pytest.approx(0.01) and it.rate(39_999) == pytest.approx(1e-4, rel=0.02)
+    assert all(a > b for a, b in zip(rates, rates[1:], strict=False))
+    assert dataclasses.replace(it, final_rate=0.0).rate(20_000) == pytest.approx(0.01 * 0.5**0.9)
+
+
+@pytest.mark.parametrize("warm_up", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("iterations", [10, 100, 3000])
+def test_one_cycle(iterations, warm_up):
+    it = get(
+        "drive-small",
+        iterations=iterations,
+        warm_up=warm_up,
+        learning_rate=0.02,
+        final_rate=0.001,
+        evaluations=1,
+    )
+    rates = [it.rate(i) for i in range(iterations)]
+    warm = max(1, round(warm_up * iterations))
+    assert max(rates) == pytest.approx(0.02)
+    assert rates[:warm] == pytest.approx([0.02 * (i + 1) / warm for i in range(warm)])  # linear, never 0
+    fall = [
+        0.001 + 0.019 * (1 + math.cos(math.pi * (i - warm) / (iterations - warm))) / 2
+        for i in range(warm, iterations)
+    ]
+    assert rates[warm:] == pytest.approx(fall)
+    assert all(a >= b for a, b in zip(rates[warm:], rates[warm + 1 :], strict=False))
+    assert rates[-1] < 0.001 + 0.02 * (3 / (iterations - warm)) ** 2 * 2  # nearly at the end
+
+
+def test_warm_up_may_be_everything():
+    it = get("drive-small", iterations=10, warm_up=1.0, evaluations=1)
+    assert [it.rate(i) for i in range(10)] == pytest.approx([0.01 * (i + 1) / 10 for i in range(10)])
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", recipes._catalogue())
+def test_json_there_and_back(name):
+    it = get(name, seed=5, ema=0.999)
+    back = Recipe.from_json(it.to_json())
+    assert back == it and back.to_json() == it.to_json()
+    assert isinstance(back.crop, tuple) and isinstance(back.augmentation.scale, tuple)
+
+
+CHANGES = {
+    "name": "x", "dataset": "stare", "model": "unet_paddle", "split": "lwnet", "model_options": {"width": 9},
+    "num_classes": 3, "side": 100, "normalisation": "half", "crop": (32, 32), "augmentation": Augmentation(rotate=1),
+    "batch": 3, "loss": "ce", "optimiser": "sgd", "learning_rate": 0.5, "final_rate": 0.5, "weight_decay": 0.5,
+    "warm_up": 0.3, "ema": 0.9, "iterations": 77, "window": (9, 9), "stride": (5, 5), "flips": "h", "evaluations": 3, "seed": 1,
+}  # fmt: skip
+
+
+def test_every_field_shows_in_the_json():
+    base = get("drive-small")
+    assert set(CHANGES) == {f.name for f in dataclasses.fields(Recipe)}
+    texts = {dataclasses.replace(base, **{name: value}).to_json() for name, value in CHANGES.items()}
+    assert len(texts | {base.to_json()}) == len(CHANGES) + 1
+    for name, value in CHANGES.items():
+        changed = dataclasses.replace(base, **{name: value})
+        assert changed != base and Recipe.from_json(changed.to_json()) == changed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no json",
+        "[]",
+        "{}",
+        '"text"',
+        json.dumps({**json.loads(get("drive-small").to_json()), "sede": 1}),
+        json.dumps({**json.loads(get("drive-small").to_json()), "augmentation": {"shear": 3}}),
+        json.dumps({**json.loads(get("drive-small").to_json()), "model": "v_net"}),
+    ],
+)
+def test_what_is_no_recipe_is_refused(text):
+    with pytest.raises(ValueError) as error:
+        Recipe.from_json(text)
+    assert "recipe" in str(error.value) and "\n" not in str(error.value)
+
+
+# --- what a recipe may say ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "known"),
+    [
+        ("model", "unet_small"),
+        ("loss", "ce-dice"),
+        ("optimiser", "adamw"),
+        ("normalisation", "imagenet"),
+        ("flips", "hv"),
+    ],
+)
+def test_unknown_words_are_refused_at_once_with_those_that_there_are(field, known):
+    with pytest.raises(ValueError) as error:
+        get("drive-small", **{field: "nonsense"})
+    message = str(error.value)
+    assert field in message and "'nonsense'" in message and known in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "changes", [{"evaluations": 0}, {"iterations": 0}, {"iterations": 3, "evaluations": 4}]
+)
+def test_evaluations_must_fit(changes):
+    with pytest.raises(ValueError, match="evaluations"):
+        get("drive-small", **changes)
+
+
+def test_a_recipe_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        get("drive-small").seed = 1
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    it = get("drive-small")
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    one = it.build_model().state_dict()
+    assert torch.equal(torch.get_rng_state(), state)  # nobody else's random numbers change
+    torch.manual_seed(2)
+    two = it.build_model().state_dict()
+    other = dataclasses.replace(it, seed=1).build_model().state_dict()
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert not all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_synthetic_images_need_no_files(monkeypatch, tmp_path):
+    monkeypatch.setenv("U2LEARN_DATA", str(tmp_path))
+    it = get("synthetic-small")
+    train, test = it.examples("train"), it.examples("test")
+    assert len(train) == len(test) == 20
+    assert train[0].image.shape == (3, *train[0].label.shape)
+    assert not set(train.seeds) & set(test.seeds)
+
+
+def test_missing_data_is_said_in_a_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv("U2LEARN_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"DRIVE|drive"):
+        get("drive-small").examples("train")[0]

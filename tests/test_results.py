@@ -1,0 +1,362 @@
+"""Results: records there and back, what they say, reported numbers, and the table that is made of both."""
+
+import json
+import math
+import statistics
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+from torch import nn
+
+from u2learn import recipes, results
+from u2learn.data.augment import Augmentation
+from u2learn.data.pairs import Example
+from u2learn.inference import evaluate, load_model
+from u2learn.recipes import Recipe, get
+from u2learn.training import train
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder of records instead of the project's."""
+    place = tmp_path / "results"
+    place.mkdir()
+    monkeypatch.setattr(results, "records_folder", lambda: place)
+    results.records.cache_clear()
+    yield place
+    results.records.cache_clear()
+
+
+def made_up(name: str, seed: int, dice: float, **changes) -> dict:
+    """A record as `measure` writes it, with invented numbers."""
+    recipe = get(name, seed=seed)
+    scores = {protocol: {"dice": dice + 0.01 * i} for i, protocol in enumerate(results.PROTOCOLS)}
+    return {
+        "recipe": json.loads(recipe.to_json()),
+        "seed": seed,
+        "parameters": 76_543,
+        "cpu_seconds": 200.0 + 100 * seed,
+        "training_flops": 21 * 10**12,
+        "image_flops": 17 * 10**9,
+        "threshold": 0.4,
+        "scores": scores,
+    } | changes
+
+
+# --- records ------------------------------------------------------------------------------------------------
+
+
+def test_records_there_and_back(folder):
+    one, two = made_up("drive-small", 0, 0.8), made_up("drive-small", 1, 0.81)
+    assert results.records() == {}
+    path = results.write_record("drive-small-seed0", one)
+    assert path == folder / "drive-small-seed0.json" and path.read_text().endswith("}\n")
+    results.write_record("drive-small-seed1", two)  # and what was read before is not stale
+    assert results.records() == {"drive-small-seed0": one, "drive-small-seed1": two}
+    results.write_record("drive-small-seed0", two)
+    assert results.records()["drive-small-seed0"] == two
+    assert sorted(p.name for p in folder.iterdir()) == ["drive-small-seed0.json", "drive-small-seed1.json"]
+
+
+def test_a_write_that_fails_leaves_the_old_record(folder, monkeypatch):
+    results.write_record("x", {"a": 1})
+    with pytest.raises(TypeError):
+        results.write_record("x", {"a": object()})
+    assert json.loads((folder / "x.json").read_text()) == {"a": 1}
+
+
+def test_records_of_another_version_of_a_recipe_do_not_count(folder):
+    results.write_record("a", made_up("drive-small", 0, 0.80))
+    results.write_record("b", made_up("drive-small", 1, 0.90))
+    for i, change in enumerate(({"learning_rate": 7.0}, {"seed": 9, "ema": 0.5}, {"no_such_field": 1})):
+        old = made_up("drive-small", 2, 0.1)
+        results.write_record(f"old{i}", old | {"recipe": old["recipe"] | change})
+    results.write_record("human", {"dataset": "drive", "scores": {}})
+    results.write_record("else", made_up("stare-small", 0, 0.2))
+    assert [record["seed"] for record in results.of_recipe("drive-small")] == [0, 1]
+    mean, spread, count = results.mean_and_spread("drive-small", "image")
+    assert (mean, spread, count) == pytest.approx((85.0, statistics.stdev([80, 90]), 2))
+
+
+def test_one_seed_has_no_spread(folder):
+    results.write_record("a", made_up("drive-small", 0, 0.80))
+    assert results.mean_and_spread("drive-small", "field") == pytest.approx((81.0, 0.0, 1))
+
+
+def test_no_record_is_said_in_a_sentence(folder):
+    with pytest.raises(LookupError, match=r"drive-small.*u2learn reproduce drive-small") as error:
+        results.mean_and_spread("drive-small", "image")
+    assert "\n" not in str(error.value)
+
+
+def test_the_projects_own_records_are_complete():
+    results.records.cache_clear()
+    for name, record in results.records().items():
+        assert set(record["scores"]) == set(results.PROTOCOLS), name
+        for scores in record["scores"].values():
+            assert (
+                0.5 < scores["dice"] < 1 and scores["dice"] <= 2 * scores["iou"] / (1 + scores["iou"]) + 1e-3
+            )
+        if "recipe" in record:
+            assert name == f"{record['recipe']['name']}-seed{record['seed']}" and results.is_current(record)
+
+
+# --- reported numbers ---------------------------------------------------------------------------------------
+
+
+def reported_value(dataset, head, loss, source="dev-1.x"):
+    rows = [
+        row
+        for row in results.reported()
+        if (row["dataset"], row["head"], row["loss"], row["metric"], row["model"])
+        == (dataset, head, loss, "Dice", "UNet-S5-D16")
+        and source in row["source"]
+    ]
+    assert len(rows) == 1
+    return rows[0]["value"]
+
+
+def test_reported_rows():
+    assert reported_value("DRIVE", "FCN", "CE") == "78.67"
+    assert reported_value("DRIVE", "DeepLabV3", "CE(1.0)+Dice(3.0)") == "79.56"
+    assert reported_value("STARE", "PSPNet", "CE(1.0)+Dice(3.0)") == "82.84"
+    assert reported_value("CHASE_DB1", "DeepLabV3", "CE") == "80.47"
+    assert reported_value("HRF", "FCN", "CE") == "79.45"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "unet", "wnet"), [("drive", 79.56, 82.8), ("stare", 82.84, 83.9), ("chase", 80.47, 82.0)]
+)
+def test_best_reported(dataset, unet, wnet):
+    assert float(results.best_reported(dataset, "UNet-S5-D16")) == unet
+    assert float(results.best_reported(dataset, "W-Net")) == wnet
+
+
+def test_the_best_is_of_six_rows():
+    for dataset in ("DRIVE", "STARE", "CHASE_DB1"):
+        rows = {
+            (row["head"], row["loss"])
+            for row in results.reported()
+            if (row["dataset"], row["model"], row["metric"]) == (dataset, "UNet-S5-D16", "Dice")
+        }
+        assert len(rows) == 6
+
+
+def test_every_reported_row_has_a_source_and_a_value():
+    assert len(results.reported()) > 300
+    for row in results.reported():
+        assert row["source"] and row["metric"] and math.isfinite(float(row["value"])), row
+        assert "seed 0" not in row["source"]
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(folder):
+    for dataset, dice in (("drive", 0.80), ("stare", 0.82), ("chase", 0.79)):
+        for seed in range(3):
+            record = made_up(f"{dataset}-small", seed, dice + 0.001 * seed)
+            results.write_record(f"{dataset}-small-seed{seed}", record)
+    human = {"scores": {protocol: {"dice": 0.7777} for protocol in results.PROTOCOLS}}
+    results.write_record("drive-second-observer", human)
+    return results.retina_table()
+
+
+def cells(table: str, title: str) -> list[list[str]]:
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return [row[1:] for row in rows if title in row[0]]
+
+
+def test_table_of_reported_and_ours(table):
+    assert cells(table, "UNet-S5-D16") == [["79.56", "82.84", "80.47"]]
+    assert cells(table, "W-Net") == [["82.8", "83.9", "82.0"]]
+    spread = statistics.stdev([80, 80.1, 80.2])
+    image, field = cells(table, "ours (mean")
+    assert image == [f"**{m:.2f}** ± {spread:.2f}" for m in (80.1, 82.1, 79.1)]
+    assert field == [f"**{m:.2f}** ± {spread:.2f}" for m in (82.1, 84.1, 81.1)]  # the third protocol
+    assert [row[0] for row in cells(table, "second human observer")] == ["77.77", "77.77"]
+    assert cells(table, "seeds") == [["3", "3", "3"]]
+    assert cells(table, "parameters")[-1] == ["76,543"] * 3
+    assert cells(table, "seconds") == [["300"] * 3]
+    assert cells(table, "training: operations") == [["21 TFLOP"] * 3]
+    assert cells(table, "one image") == [["17 GFLOP"] * 3]
+
+
+def test_the_table_is_markdown(table):
+    lines = table.splitlines()
+    assert lines[1].startswith("|---")
+    assert {line.count("|") for line in lines} == {5}
+
+
+def test_a_missing_human_is_a_dash(table):
+    assert [row[2] for row in cells(table, "second human observer")] == ["–", "–"]
+
+
+def test_the_table_needs_records(folder):
+    with pytest.raises(LookupError, match="drive-small"):
+        results.retina_table()
+
+
+# --- measuring ----------------------------------------------------------------------------------------------
+
+
+def cross(seed: int, second: bool = True) -> Example:
+    rng = np.random.default_rng(seed)
+    label = np.zeros((40, 44), np.uint8)
+    label[rng.integers(4, 36) + np.arange(2)] = 1
+    label[:, rng.integers(4, 40) + np.arange(2)] = 1
+    image = (rng.integers(0, 180, (3, 40, 44)) + 60 * label).astype(np.uint8)
+    field = np.hypot(*np.indices((40, 44)) - 20) < 19
+    other = np.where(rng.random((40, 44)) < 0.05, 1 - label, label)
+    return Example(f"cross-{seed}", image, label, field, other if second else None)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small finished run, its recipe and its images."""
+    recipe = Recipe(
+        "tiny",
+        "synthetic",
+        "unet_small",
+        model_options={"width": 4, "depth": 3},
+        crop=(32, 32),
+        augmentation=Augmentation(flips="h"),
+        batch=4,
+        loss="small",
+        optimiser="adamw",
+        learning_rate=0.02,
+        final_rate=0.0,
+        iterations=25,
+        evaluations=2,
+        flips="hv",
+        window=(32, 32),
+        stride=(21, 21),
+    )
+    parts = {"train": [cross(s) for s in range(4)], "test": [cross(s) for s in (50, 51)]}
+    place = tmp_path_factory.mktemp("trained")
+    train(recipe, place, parts["train"], parts["test"], device="cpu", progress=False)
+    return place, recipe, parts
+
+
+@pytest.fixture
+def measured(trained, monkeypatch):
+    place, recipe, parts = trained
+    monkeypatch.setattr(Recipe, "examples", lambda self, part: parts[part])
+    return results.measure(place, progress=False), place, recipe, parts
+
+
+def test_a_record_says_what_was_done_and_what_came_out(measured):
+    record, place, recipe, parts = measured
+    assert Recipe.from_json(json.dumps(record["recipe"])) == recipe and record["seed"] == 0
+    assert record["parameters"] == sum(p.numel() for p in recipe.build_model().parameters())
+    assert record["versions"]["torch"] == torch.__version__ and record["device"].startswith("CPU")
+    assert record["seconds"] > 0 and record["cpu_seconds"] > 0
+    assert [line["iteration"] for line in record["log"]] == [12, 25]
+    assert json.loads(json.dumps(record)) == record  # JSON without loss
+
+    model, _ = load_model(place)
+    test, seen = evaluate(model, recipe, parts["test"]), evaluate(model, recipe, parts["train"])
+    assert record["threshold"] == seen.best_threshold("field")
+    due = {
+        "image": test.score(),
+        "field": test.score("field"),
+        "field, chosen threshold": test.score("field", threshold=record["threshold"]),
+        "image, mean of images": test.score("image", "image"),
+        "field, mean of images": test.score("field", "image"),
+    }
+    assert set(record["scores"]) == set(due)
+    for protocol, scores in due.items():
+        for name in ("dice", "mdice", "iou", "miou", "accuracy", "sensitivity", "specificity", "auc"):
+            assert record["scores"][protocol][name] == pytest.approx(scores[name], abs=1e-6), (protocol, name)
+    assert len({record["scores"][p]["dice"] for p in due}) > 2  # the protocols do differ
+
+
+def test_the_curve_goes_from_all_to_nothing(measured):
+    curve = measured[0]["curve"]
+    assert len(curve["recall"]) == len(curve["precision"]) == 64
+    assert curve["recall"][0] == 1 and curve["recall"] == sorted(curve["recall"], reverse=True)
+
+
+def test_an_unfinished_run_is_not_measured(trained, tmp_path, monkeypatch):
+    place, recipe, _ = trained
+    from u2learn.models.weights import read_tensors, write_tensors
+
+    tensors, metadata = read_tensors(place / "checkpoint.safetensors")
+    position = json.loads(metadata["position"]) | {"iteration": 12}
+    write_tensors(tmp_path / "checkpoint.safetensors", tensors, metadata | {"position": json.dumps(position)})
+    with pytest.raises(ValueError, match=r"12 of 25") as error:
+        results.measure(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_operations_are_counted_as_by_hand(measured):
+    """Two a multiply-add, convolutions only; a step is forward, and backward twice but for the first layer's input."""
+    record, _, recipe, parts = measured
+    model = recipe.build_model().eval()
+
+    def forward(height: int, width: int) -> tuple[int, int]:
+        each = []
+
+        def count(module, _, out):
+            k = module.kernel_size[0] * module.kernel_size[1] * module.in_channels
+            each.append(2 * k * out[0].numel())
+
+        hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d)]
+        model(torch.zeros(1, 3, height, width))
+        for hook in hooks:
+            hook.remove()
+        return sum(each), each[0]
+
+    total, first = forward(32, 32)
+    assert record["training_flops"] == (3 * total - first) * recipe.batch * recipe.iterations
+    windows = 2 * 2  # 40 x 44 pixels in windows of 32 every 21
+    assert record["image_flops"] == 4 * windows * total  # four views
+
+
+def test_second_observer(trained, monkeypatch):
+    _, recipe, parts = trained
+    monkeypatch.setattr(Recipe, "examples", lambda self, part: parts[part])
+    record = results.measure_second_observer(recipe)
+    tests = parts["test"]
+    first, second = (np.concatenate([getattr(e, a).ravel() for e in tests]) for a in ("label", "second"))
+    field = np.concatenate([e.field.ravel() for e in tests])
+    assert record["dataset"] == "synthetic"
+    assert record["scores"]["image"]["dice"] == pytest.approx(f1_score(first, second), abs=1e-6)
+    assert record["scores"]["field"]["dice"] == pytest.approx(f1_score(first[field], second[field]), abs=1e-6)
+    each = [f1_score(e.label.ravel(), e.second.ravel()) for e in tests]
+    assert record["scores"]["image, mean of images"]["dice"] == pytest.approx(np.mean(each), abs=1e-6)
+
+
+def test_no_second_observer_is_said_by_name(trained, monkeypatch):
+    monkeypatch.setattr(Recipe, "examples", lambda self, part: [cross(77, second=False)])
+    with pytest.raises(ValueError, match="cross-77"):
+        results.measure_second_observer(trained[1])
+
+
+# --- provenance ---------------------------------------------------------------------------------------------
+
+
+def test_without_git_there_is_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert results.provenance("CPU")["commit"] is None
+
+
+def test_outside_of_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
+    """An installation inside of somebody else's repository does not take that one's commit for ours."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    package = tmp_path / "site-packages" / "u2learn"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(results, "__file__", str(package / "results.py"))
+    assert results.provenance("CPU")["commit"] is None
+
+
+def test_protocols_are_the_published_ones():
+    assert results.PROTOCOLS["image"] == ("image", "total", 0.5)
+    assert results.PROTOCOLS["field, chosen threshold"] == ("field", "total", "train")
+    assert set(results.SETS) <= set(recipes.get(f"{s}-small").dataset for s in results.SETS)

@@ -1,0 +1,449 @@
+"""Training: it learns, it is repeatable, its data stream is what the recipe says, and it refuses what cannot work."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from u2learn import training
+from u2learn.data.augment import Augmentation
+from u2learn.data.pairs import Example
+from u2learn.data.synthetic import SyntheticRetina
+from u2learn.inference import evaluate, load_model
+from u2learn.recipes import LOSSES, Recipe
+from u2learn.training import DivergedError, Run, TrainingData, read_log, train
+
+
+def tiny(**changes) -> Recipe:
+    settings = {
+        "model_options": {"width": 4, "depth": 3},
+        "normalisation": "image",
+        "crop": (32, 32),
+        "augmentation": Augmentation(scale=(0.8, 1.25), rotate=10, flips="h", jitter=0.1, photometric=True),
+        "batch": 4,
+        "loss": "small",
+        "optimiser": "adamw",
+        "learning_rate": 0.02,
+        "warm_up": 0.2,
+        "iterations": 20,
+        "evaluations": 2,
+    }
+    return Recipe("tiny", "synthetic", "unet_small", **(settings | changes))
+
+
+def cross(seed: int, size=(40, 44)) -> Example:
+    """Bright lines on noise: a task for seconds."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros(size, np.uint8)
+    label[rng.integers(4, size[0] - 4) + np.arange(2)] = 1
+    label[:, rng.integers(4, size[1] - 4) + np.arange(2)] = 1
+    image = rng.integers(0, 100, (3, *size)) + 120 * label
+    return Example(f"cross-{seed}", image.astype(np.uint8), label, field=np.ones(size, bool))
+
+
+CROSSES, MORE = [cross(s) for s in range(5)], [cross(s) for s in range(100, 102)]
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoint.safetensors")
+
+
+def same(one: dict, two: dict) -> bool:
+    return list(one) == list(two) and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def run(folder, recipe=None, examples=CROSSES, tests=MORE):
+    return train(recipe or tiny(), folder, examples, tests, device="cpu", progress=False)
+
+
+# --- learning -----------------------------------------------------------------------------------------------
+
+
+def test_loss_falls_and_dice_rises(tmp_path):
+    recipe = tiny(iterations=80, evaluations=4, augmentation=Augmentation(scale=(0.8, 1.25), flips="h"))
+    model = run(tmp_path, recipe)
+    log = read_log(tmp_path)
+    assert [line["iteration"] for line in log] == [20, 40, 60, 80]
+    assert log[-1]["loss"] < 0.6 * log[0]["loss"]
+    assert log[-1]["dice"] > 0.85 and log[-1]["dice"] > log[0]["dice"]
+    untrained = evaluate(recipe.build_model(), recipe, MORE).score()["auc"]
+    assert log[-1]["auc"] > 0.97 > untrained
+    assert not model.training
+
+
+def test_vessels_are_learnt_too(tmp_path):
+    """The synthetic fundus photographs, small: better than any threshold on the green channel."""
+    easy = {"model_options": {"width": 8, "depth": 3}, "augmentation": Augmentation(flips="h")}
+    recipe = tiny(iterations=80, evaluations=1, crop=(64, 64), flips="h", **easy)
+    examples, tests = list(SyntheticRetina("train", 3, (96, 96))), list(SyntheticRetina("test", 2, (96, 96)))
+    run(tmp_path, recipe, examples, tests)
+    channel = []
+    for threshold in range(0, 256, 4):
+        guess = [(e.image[1] < threshold) & e.field for e in tests]
+        hit = sum((g & (e.label == 1)).sum() for g, e in zip(guess, tests, strict=True))
+        channel.append(2 * hit / sum(g.sum() + e.label.sum() for g, e in zip(guess, tests, strict=True)))
+    assert read_log(tmp_path)[-1]["dice"] > max(0.55, max(channel) + 0.1)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_same_recipe_same_bits(tmp_path, optimiser, ema):
+    recipe = tiny(optimiser=optimiser, ema=ema, iterations=6, evaluations=1)
+    torch.manual_seed(1)
+    run(tmp_path / "one", recipe)
+    torch.manual_seed(2)  # what others do with the global generator does not matter
+    torch.rand(5)
+    run(tmp_path / "two", recipe)
+    run(tmp_path / "other", dataclasses.replace(recipe, seed=1))
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    assert (tmp_path / "one" / "log.jsonl").read_text() == (tmp_path / "two" / "log.jsonl").read_text()
+    assert not same(weights(tmp_path / "one"), weights(tmp_path / "other"))
+
+
+def test_the_folder_tells_everything(tmp_path):
+    recipe = tiny()
+    model = run(tmp_path / "deep" / "folder", recipe)
+    folder = tmp_path / "deep" / "folder"
+    assert {path.name for path in folder.iterdir()} == {"recipe.json", "log.jsonl", "checkpoint.safetensors"}
+    assert Recipe.from_json((folder / "recipe.json").read_text()) == recipe
+    loaded, its_recipe = load_model(folder)
+    assert its_recipe == recipe and not loaded.training
+    assert same(dict(loaded.state_dict()), dict(model.state_dict()))
+    image = torch.rand(1, 3, 40, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(image)[0], model(image)[0])
+
+
+def test_the_log_holds_every_evaluation(tmp_path):
+    recipe = tiny(iterations=50, evaluations=3)
+    model = run(tmp_path, recipe)
+    log = read_log(tmp_path)
+    assert [line["iteration"] for line in log] == [17, 33, 50]
+    assert all(math.isfinite(line["loss"]) and 0 <= line["dice"] <= 1 for line in log)
+    assert log[-1]["dice"] == evaluate(model, recipe, MORE).score()["dice"]
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, monkeypatch):
+    recipe = tiny()
+    model = run(tmp_path, recipe)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(Run, "step", None)
+    again = run(tmp_path, recipe)
+    assert same(dict(again.state_dict()), dict(model.state_dict())) and not again.training
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_examples_default_to_those_of_the_recipe(tmp_path, monkeypatch):
+    asked = []
+
+    def examples(self, part):
+        asked.append((self.name, part))
+        return CROSSES if part == "train" else MORE
+
+    monkeypatch.setattr(Recipe, "examples", examples)
+    train(tiny(iterations=2, evaluations=1), tmp_path / "own", device="cpu", progress=False)
+    run(tmp_path / "given", tiny(iterations=2, evaluations=1))
+    assert asked == [("tiny", "train"), ("tiny", "test")]
+    assert same(weights(tmp_path / "own"), weights(tmp_path / "given"))
+
+
+# --- one step -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ema", [0.5, 0.9])
+def test_running_mean_of_the_weights(tmp_path, ema):
+    recipe = tiny(ema=ema, iterations=30)
+    state, data = Run(recipe, tmp_path, "cpu"), TrainingData(recipe, CROSSES, "cpu")
+    mean, history = None, []
+    for i in range(8):
+        state.step(*data.batch(i))
+        now = {name: x.detach().clone() for name, x in state.model.state_dict().items()}
+        history.append(now)
+        share = max(1 - ema, 1 / (i + 1))  # a plain mean, until the decay is slower
+        mean = now if mean is None else {k: mean[k] + share * (now[k].double() - mean[k]) for k in now}
+    for name, x in state.result.state_dict().items():
+        if x.is_floating_point():
+            torch.testing.assert_close(x.double(), mean[name].double(), rtol=1e-4, atol=1e-6)
+        else:
+            assert torch.equal(x, history[-1][name])
+    if ema == 0.9:
+        plain = torch.stack([h["head.weight"] for h in history]).mean(0)
+        torch.testing.assert_close(state.result.state_dict()["head.weight"], plain, rtol=1e-4, atol=1e-6)
+
+
+def test_the_rate_of_every_step_is_the_recipes(tmp_path):
+    recipe = tiny(iterations=10)
+    state, data = Run(recipe, tmp_path, "cpu"), TrainingData(recipe, CROSSES, "cpu")
+    for i in range(4):
+        state.step(*data.batch(i))
+        assert {group["lr"] for group in state.optimiser.param_groups} == {recipe.rate(i)}
+
+
+def test_sgd_is_the_published_one(tmp_path):
+    state = Run(tiny(optimiser="sgd", weight_decay=5e-4), tmp_path, "cpu")
+    (group,) = state.optimiser.param_groups
+    assert type(state.optimiser) is torch.optim.SGD
+    assert (group["momentum"], group["weight_decay"], group["nesterov"], group["dampening"]) == (
+        0.9,
+        5e-4,
+        False,
+        0,
+    )
+    assert len(group["params"]) == len(list(state.model.parameters()))  # norms decay too
+
+
+def test_adamw_decays_kernels_only(tmp_path):
+    state = Run(tiny(weight_decay=0.3), tmp_path, "cpu")
+    decay = {id(p): group["weight_decay"] for group in state.optimiser.param_groups for p in group["params"]}
+    for name, p in state.model.named_parameters():
+        assert decay.pop(id(p)) == (0.3 if p.ndim == 4 else 0.0), name
+    assert not decay
+
+
+def test_a_step_follows_the_gradient_of_the_recipes_loss(tmp_path):
+    """One step of plain SGD by hand."""
+    recipe = tiny(optimiser="sgd", learning_rate=0.1, final_rate=0.1, weight_decay=0.0, loss="ce")
+    state, data = Run(recipe, tmp_path, "cpu"), TrainingData(recipe, CROSSES, "cpu")
+    images, labels = data.batch(0)
+    twin = recipe.build_model().train()
+    loss = LOSSES["ce"](twin(images), labels)
+    loss.backward()
+    got = state.step(images, labels)
+    assert got.item() == pytest.approx(loss.item(), rel=1e-5) and not got.requires_grad
+    for (name, p), q in zip(state.model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p.detach(), (q - 0.1 * q.grad).detach(), rtol=1e-4, atol=1e-5, msg=name)
+
+
+# --- the stream of batches ----------------------------------------------------------------------------------
+
+
+def grey(value: int, size=(40, 40)) -> Example:
+    label = np.full(size, value % 2, np.uint8)
+    return Example(f"grey-{value}", np.full((3, *size), value, np.uint8), label)
+
+
+@pytest.mark.parametrize(("count", "batch"), [(5, 4), (5, 5), (3, 8), (6, 2)])
+def test_an_endless_stream_of_shuffled_epochs(count, batch):
+    recipe = tiny(batch=batch, normalisation="half", augmentation=Augmentation())
+    data = TrainingData(recipe, [grey(20 * i) for i in range(count)], "cpu")
+    stream = []
+    for i in range(30):
+        images, labels = data.batch(i)
+        assert images.shape == (batch, 3, 32, 32) and labels.shape == (batch, 32, 32)
+        stream += ((images[:, 0, 0, 0] + 1) * 127.5 / 20).round().int().tolist()
+    epochs = [stream[i : i + count] for i in range(0, len(stream) - count + 1, count)]
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_a_batch_depends_on_seed_and_iteration_alone():
+    data = TrainingData(tiny(), CROSSES, "cpu")
+    fifth = data.batch(5)
+    for i in range(5):
+        data.batch(i)
+    again, fresh = data.batch(5), TrainingData(tiny(), CROSSES, "cpu").batch(5)
+    other = TrainingData(tiny(seed=1), CROSSES, "cpu").batch(5)
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(fifth, again, fresh, strict=True))
+    assert not torch.equal(fifth[0], other[0]) and not torch.equal(fifth[0], data.batch(4)[0])
+
+
+@pytest.mark.parametrize("how", ["imagenet", "half", "image"])
+def test_windows_are_normalised_as_whole_images_are(how):
+    """A window of an image is a piece of the normalised image: test and training agree."""
+    from u2learn.data.augment import normalise
+
+    recipe = tiny(crop=(40, 44), augmentation=Augmentation(), batch=1, normalisation=how)
+    data = TrainingData(recipe, CROSSES[:1], "cpu")
+    due = normalise(torch.as_tensor(CROSSES[0].image)[None] / 255, how)
+    torch.testing.assert_close(data.batch(0)[0], due, rtol=1e-4, atol=1e-5)
+    assert torch.equal(data.batch(0)[1][0], torch.as_tensor(CROSSES[0].label).long())
+
+
+def test_side_shrinks_images_before_training():
+    recipe = tiny(side=20, crop=(18, 20), augmentation=Augmentation(), batch=1)
+    data = TrainingData(recipe, CROSSES[:1], "cpu")
+    images, labels = data.batch(0)
+    assert images.shape == (1, 3, 18, 20) and (labels != 255).all()
+    assert labels.float().mean() == pytest.approx(CROSSES[0].label.mean(), abs=0.06)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------
+
+
+def sentence(error) -> str:
+    message = str(error.value)
+    assert "\n" not in message and message.endswith(".")
+    return message
+
+
+def test_another_recipe_in_the_folder_is_refused_and_nothing_changes(tmp_path):
+    run(tmp_path, tiny())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError) as error:
+        run(tmp_path, tiny(seed=1))
+    assert str(tmp_path) in sentence(error) and "recipe" in str(error.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path):
+    run(tmp_path, tiny())
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError) as error:
+        run(tmp_path, tiny())
+    assert str(path) in sentence(error)
+
+
+def test_a_leftover_of_a_killed_save_does_no_harm(tmp_path):
+    run(tmp_path / "clean", tiny())
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "checkpoint.tmp").write_bytes(b"half a checkpoint")
+    (tmp_path / "killed" / "recipe.tmp").write_bytes(b"half a recipe")
+    run(tmp_path / "killed", tiny())
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "clean"))
+
+
+def test_a_log_without_a_checkpoint_starts_anew(tmp_path):
+    """Killed after the first line of the log, before the first checkpoint; and in the middle of that line."""
+    run(tmp_path / "clean", tiny())
+    due = (tmp_path / "clean" / "log.jsonl").read_text()
+    for i, text in enumerate((due.splitlines(keepends=True)[0], due[:25], due + due[:25])):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        (folder / "recipe.json").write_text(tiny().to_json())
+        (folder / "log.jsonl").write_text(text)
+        run(folder)
+        assert (folder / "log.jsonl").read_text() == due
+
+
+def test_trimming_the_log_cannot_lose_it(tmp_path, monkeypatch):
+    """A kill while the log is rewritten on resuming leaves the finished evaluations."""
+    from pathlib import Path
+
+    run(tmp_path, tiny())
+    due = (tmp_path / "log.jsonl").read_text()
+    whole = Path.write_text
+
+    def half(path, text, *rest):
+        if "log" in path.name:
+            whole(path, text[: len(text) // 2], *rest)
+            raise KeyboardInterrupt
+        return whole(path, text, *rest)
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, tiny())
+    monkeypatch.undo()
+    run(tmp_path, tiny())
+    assert (tmp_path / "log.jsonl").read_text() == due
+
+
+def test_images_of_different_sizes_are_refused_by_name(tmp_path):
+    with pytest.raises(ValueError) as error:
+        run(tmp_path / "run", tiny(), [*CROSSES, cross(7, (40, 48))])
+    assert "cross-7" in sentence(error) and "(40, 48)" in str(error.value) and "(40, 44)" in str(error.value)
+    run(tmp_path / "run", tiny(seed=9))  # the folder was not claimed by a run that never began
+
+
+def test_no_training_images_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="training") as error:
+        run(tmp_path, tiny(), [])
+    sentence(error)
+
+
+def test_no_test_images_are_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "step", None)
+    with pytest.raises(ValueError, match="test") as error:
+        run(tmp_path, tiny(), CROSSES, [])
+    sentence(error)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"CUDA|GPU") as error:
+        train(tiny(), tmp_path, CROSSES, MORE, device="cuda", progress=False)
+    sentence(error)
+
+
+# --- divergence ---------------------------------------------------------------------------------------------
+
+
+class Failing:
+    """A loss that goes wrong at one iteration, once: its value, or only its gradient."""
+
+    def __init__(self, monkeypatch, at: int, value: float | None):
+        self.calls, self.at, self.value, self.inner = 0, at, value, LOSSES["small"]
+        monkeypatch.setitem(LOSSES, "small", self)
+
+    def __call__(self, outputs, label):
+        loss, here = self.inner(outputs, label), self.calls == self.at
+        self.calls += 1
+        if not here:
+            return loss
+        return loss * self.value if self.value is not None else loss + 0 * torch.sqrt(0 * outputs[0].sum())
+
+
+@pytest.mark.parametrize(
+    ("value", "at", "ema"),
+    [(math.nan, 33, 0.0), (math.inf, 39, 0.9), (None, 33, 0.9), (None, 39, 0.0), (None, 39, 0.9)],
+)
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, value, at, ema):
+    """Saved at 10, 20, 30; it goes wrong at 33, or in the very step before the evaluation of 40."""
+    recipe = tiny(iterations=50, evaluations=5, ema=ema, augmentation=Augmentation(flips="h"))
+    Failing(monkeypatch, at, value)
+    with pytest.raises(DivergedError) as error:
+        run(tmp_path / "failed", recipe)
+    message = sentence(error)
+    step = at if value is not None else None
+    if step is not None:
+        assert f"iteration {step}" in message and f"{recipe.rate(step):.3g}" in message
+    assert "rate" in message and "labels" in message and str(tmp_path / "failed") in message
+    assert json.loads(_position(tmp_path / "failed"))["iteration"] == 30
+    assert all(x.isfinite().all() for x in weights(tmp_path / "failed").values())
+    assert [line["iteration"] for line in read_log(tmp_path / "failed")] == [10, 20, 30]
+
+    monkeypatch.undo()
+    run(tmp_path / "failed", recipe)  # the cause is gone: it goes on from 30
+    if (at, ema, value) == (39, 0.9, None):
+        run(tmp_path / "clean", recipe)
+        assert same(weights(tmp_path / "failed"), weights(tmp_path / "clean"))
+
+
+def _position(folder) -> str:
+    from u2learn.models.weights import read_tensors
+
+    return read_tensors(folder / "checkpoint.safetensors")[1]["position"]
+
+
+def test_a_rate_that_is_far_too_large_is_noticed(tmp_path):
+    with pytest.raises(DivergedError, match=r"iteration \d+.*1e\+20"):
+        run(
+            tmp_path,
+            tiny(optimiser="sgd", learning_rate=1e20, final_rate=1e20, iterations=100, evaluations=1),
+        )
+    assert not (tmp_path / "log.jsonl").exists() or read_log(tmp_path) == []
+
+
+# --- seconds ------------------------------------------------------------------------------------------------
+
+
+def test_seconds_are_those_of_training_without_evaluation(tmp_path, monkeypatch):
+    import time
+
+    slow = training.evaluate
+
+    def evaluate_slowly(*arguments):
+        time.sleep(0.5)
+        return slow(*arguments)
+
+    started = time.monotonic()
+    monkeypatch.setattr(training, "evaluate", evaluate_slowly)
+    run(tmp_path, tiny(iterations=4, evaluations=2))
+    elapsed = time.monotonic() - started
+    position = json.loads(_position(tmp_path))
+    assert 0 < position["seconds"] < elapsed - 0.99
+    assert 0 < position["cpu_seconds"]

@@ -1,0 +1,114 @@
+"""Look at the built site in a headless Chromium: for the browser tests, and for a person.
+
+    python -m tools.browser
+
+saves a picture of every page, on a desktop and on a phone, light and dark, into _build/shots.
+"""
+
+import contextlib
+import functools
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+# A quiet browser: no sandbox (it cannot run as root), nothing that speaks to the network by itself.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
+
+
+def chromium() -> str | None:
+    """The path of an installed Chromium or Chrome: the variable CHROMIUM, or one on the search path."""
+    names = (
+        os.environ.get("CHROMIUM"),
+        "chromium",
+        "chromium-browser",
+        "google-chrome",
+        "google-chrome-stable",
+    )
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        yield started
+        started.close()
+
+
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Serve a folder on a free local port; gives its address."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def pages(site: Path) -> list[str]:
+    """The addresses of all pages of the site, below its root."""
+    found = (p.relative_to(site) for p in site.rglob("*.html"))
+    return sorted(
+        str(p) for p in found if not str(p).startswith(("_static", "reports")) and p.name != "genindex.html"
+    )
+
+
+def watch(page: Page, address: str) -> list[str]:
+    """Keep the page away from every other server; gives a list that fills with what goes wrong on it."""
+    wrong: list[str] = []
+
+    def guard(route):
+        if route.request.url.startswith((address, "data:", "blob:")):
+            route.continue_()
+        else:
+            wrong.append(f"asks another server: {route.request.url}")
+            route.abort()
+
+    page.set_default_timeout(120_000)  # milliseconds; a busy machine is slow, not wrong
+    page.route("**/*", guard)
+    page.on(
+        "console", lambda m: wrong.append(f"console: {m.text}") if m.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
+    page.on("response", lambda r: wrong.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+    return wrong
+
+
+def main() -> None:
+    if not chromium():
+        sys.exit("There is no Chromium: install one, or name it with the variable CHROMIUM.")
+    folder = SITE.parent / "shots"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with serve(SITE) as address, browser() as chrome:
+        for name in pages(SITE):
+            for kind, size, scheme in (
+                ("desktop", DESKTOP, "light"),
+                ("phone", PHONE, "light"),
+                ("dark", DESKTOP, "dark"),
+            ):
+                page = chrome.new_page(viewport=size, color_scheme=scheme)
+                watch(page, address)
+                page.goto(f"{address}/{name}", wait_until="networkidle")
+                page.screenshot(path=folder / f"{Path(name).stem}-{kind}.png", full_page=True)
+                page.close()
+            print(name)
+    print(f"Screenshots are in {folder}")
+
+
+if __name__ == "__main__":
+    main()

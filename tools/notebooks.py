@@ -1,0 +1,104 @@
+"""The stored form of a chapter: what is compared is kept, everything else that a run leaves behind is not.
+
+    python -m tools.notebooks [--check] [NOTEBOOK ...]
+
+Without names: all chapters. Rewrites the notebooks, or, with --check, only says what is wrong. What no tool
+can mend (an id that says nothing, a path of somebody's machine) is said in both cases.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+CHAPTERS = Path(__file__).resolve().parents[1] / "book" / "chapters"
+CHECKED = "nbval-check-output"
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+CELL_METADATA = {"tags", "mystnb", "nbgrader"}
+SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+RANDOM_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f-]+)?")  # what Jupyter and nbformat make up
+MACHINE_PATH = re.compile(r"(?<![\w.~/])/(home|root|Users|tmp|work|content|private)/|\b[A-Z]:\\")
+
+
+def tidy(notebook: dict) -> dict:
+    """The notebook in its stored form."""
+    cells = [tidy_cell(cell) for cell in notebook["cells"]]
+    return {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
+
+
+def tidy_cell(cell: dict) -> dict:
+    tidied = {
+        "cell_type": cell["cell_type"],
+        "id": cell.get("id", ""),
+        "metadata": {key: value for key, value in cell["metadata"].items() if key in CELL_METADATA},
+        "source": "".join(cell["source"]).rstrip().splitlines(keepends=True),
+    }
+    if cell["cell_type"] == "code":
+        kept = is_checked(cell)
+        tidied["execution_count"] = cell["execution_count"] if kept else None
+        tidied["outputs"] = [tidy_output(output) for output in cell["outputs"]] if kept else []
+    return tidied
+
+
+def tidy_output(output: dict) -> dict:
+    """Text alone: nbval does not compare pictures, and stored pictures make every difference unreadable."""
+    if "data" in output:
+        output = {
+            **output,
+            "data": {k: v for k, v in output["data"].items() if k == "text/plain"},
+            "metadata": {},
+        }
+    return output
+
+
+def is_checked(cell: dict) -> bool:
+    return CHECKED in cell["metadata"].get("tags", [])
+
+
+def dump(notebook: dict) -> str:
+    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def problems(text: str) -> list[str]:
+    """What is wrong with a stored notebook, one sentence each."""
+    notebook = json.loads(text)
+    found = [] if text == dump(tidy(notebook)) else ["is not in its stored form: run `make format`"]
+    ids = [cell.get("id", "") for cell in notebook["cells"]]
+    for cell, name in zip(notebook["cells"], ids, strict=True):
+        if not SLUG.fullmatch(name) or RANDOM_ID.fullmatch(name):
+            found.append(f"cell id {name!r} says nothing: choose one as 'naive-convolution'")
+        if ids.count(name) > 1:
+            found.append(f"cell id {name!r} is used twice")
+        if MACHINE_PATH.search(json.dumps([cell["source"], cell.get("outputs")], ensure_ascii=False)):
+            found.append(f"cell {name!r} has a path of one machine in it")
+        if cell["cell_type"] != "code":
+            continue
+        if is_checked(cell) and not (cell["outputs"] and cell["execution_count"]):
+            found.append(
+                f"cell {name!r} is tagged {CHECKED}, but without output and count nothing is compared"
+            )
+        if re.search(r"^\s*[!%]", "".join(cell["source"]), re.MULTILINE):
+            found.append(f"cell {name!r} has a line that only IPython understands")
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    check = "--check" in arguments
+    paths = [Path(a) for a in arguments if a != "--check"] or sorted(CHAPTERS.glob("*.ipynb"))
+    found = []
+    for path in paths:
+        if not check:
+            text = path.read_text(encoding="utf-8")
+            tidied = dump(tidy(json.loads(text)))
+            if tidied != text:
+                path.write_text(tidied, encoding="utf-8")
+        found += [f"{path}: {problem}" for problem in problems(path.read_text(encoding="utf-8"))]
+    if found:
+        sys.exit("\n".join(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
