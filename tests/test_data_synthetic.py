@@ -69,6 +69,20 @@ def test_the_second_observer_agrees_about_as_well_as_people_do(pictures):
     assert 0.7 < np.mean(agreement) < 0.9 and max(agreement) < 0.95  # DRIVE: 0.789
 
 
+def test_the_second_observer_misses_whole_vessels_and_sees_some_others():
+    def far(vessels, others):
+        near = np.zeros_like(others)
+        for dy in range(-4, 5):
+            for dx in range(-4, 5):
+                near |= np.roll(others, (dy, dx), (0, 1))
+        return (vessels & ~near).sum() / vessels.sum()
+
+    pictures = [fundus(seed, (584, 565)) for seed in range(4)]
+    missed = [far(example.label > 0, example.second > 0) for example in pictures]
+    added = [far(example.second > 0, example.label > 0) for example in pictures]
+    assert 0.05 < np.mean(missed) < 0.3 and 0.002 < np.mean(added) < np.mean(missed)
+
+
 def test_same_seed_same_picture_and_another_seed_another_one():
     first, again, other = fundus(7, (96, 96)), fundus(7, (96, 96)), fundus(8, (96, 96))
     for name in ("image", "label", "field", "second"):

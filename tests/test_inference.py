@@ -55,9 +55,9 @@ def naive_slide(model, image, window, stride):
     for y in range(height):
         for x in range(width):
             mine = [
-                m[:, y - t, x - l]
-                for (t, b, l, r), m in zip(boxes, maps, strict=True)
-                if t <= y < b and l <= x < r
+                m[:, y - t, x - left]
+                for (t, b, left, r), m in zip(boxes, maps, strict=True)
+                if t <= y < b and left <= x < r
             ]
             out[:, y, x] = torch.stack(mine).mean(0)
     return out
@@ -197,7 +197,7 @@ def test_flips_are_averaged(net, flips, views):
 
 
 def test_scales_and_flips_are_averaged_as_probabilities_at_native_size(net):
-    """Cityscapes' twelve views: six scales, each mirrored too; logits resized, then the softmax, then the mean."""
+    """Cityscapes' twelve views: six scales, mirrored too; logits resized, then the softmax, then the mean."""
     image, scales = picture(15, 22), (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
     due, count = 0, 0
     for scale in scales:

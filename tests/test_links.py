@@ -73,7 +73,7 @@ def test_the_table_lists_the_chapters_in_order():
     stored = {path.relative_to(ROOT).as_posix() for path in (ROOT / "book" / "chapters").glob("*.ipynb")}
     assert {chapter.path for chapter in chapters} == stored, "a chapter is not in _toc.yml"
     for chapter in chapters:
-        assert Path(chapter.path).name.startswith(f"{int(chapter['number']):02}-")
+        assert Path(chapter.path).name.startswith(f"{int(chapter.number):02}-")
 
 
 def test_a_chapter_without_its_install_cell_is_refused(copy):

@@ -243,7 +243,7 @@ def test_2015_net_accepts_exactly_the_sizes_that_halve_evenly():
 
 
 def test_2015_net_starts_as_the_paper_says():
-    """Section 3: a Gaussian of std sqrt(2 / N), N the incoming nodes; without norms nothing else keeps the scale."""
+    """Section 3: a Gaussian of std sqrt(2 / N), N the incoming nodes; no norm would keep the scale."""
     for module in unet_2015(1).modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
             fan_in = module.weight[0].numel()
@@ -277,7 +277,7 @@ def pool(x):
 
 
 def resize(x, size):
-    """Bilinear, pixel centres aligned to pixel centres: position (i + 1/2) h / H - 1/2, clamped to the map."""
+    """Bilinear, pixel centres on pixel centres: position (i + 1/2) h / H - 1/2, clamped to the map."""
     for axis, target in zip((2, 3), size, strict=True):
         source = x.shape[axis]
         place = ((torch.arange(target, dtype=x.dtype) + 0.5) * source / target - 0.5).clamp(0, source - 1)

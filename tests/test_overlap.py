@@ -26,7 +26,7 @@ def probability_map(vessel: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def dataset(images=3, seed=0, ignore=False, sizes=((37, 29), (24, 51), (40, 40))):
-    """Random but informative maps of different sizes, with fields of view and, if asked for, ignored pixels."""
+    """Random but informative maps of several sizes, with fields of view and, if asked for, ignored pixels."""
     rng = np.random.default_rng(seed)
     found = []
     for i in range(images):
@@ -254,7 +254,7 @@ def test_a_0_255_mask_is_refused():
 
 
 def test_a_mask_of_0_and_255_only_is_not_silently_all_ignored():
-    """255 means ignore: a 0/255 mask scores only background, so Dice must come out as NaN, never as a number."""
+    """255 means ignore: of a 0/255 mask only background is scored, so Dice is NaN, never a number."""
     label = np.zeros((4, 4), np.uint8)
     label[0] = 255
     got = score_overlap([torch.full((2, 4, 4), 0.5)], [label])

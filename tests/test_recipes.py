@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -132,7 +133,7 @@ def test_polynomial_rate_falls_from_start_to_end():
     it = get("drive-fcn-ce")
     rates = [it.rate(i) for i in range(0, 40_000, 100)]
     assert rates[0] == pytest.approx(0.01) and it.rate(39_999) == pytest.approx(1e-4, rel=0.02)
-    assert all(a > b for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a > b for a, b in pairwise(rates))
     assert dataclasses.replace(it, final_rate=0.0).rate(20_000) == pytest.approx(0.01 * 0.5**0.9)
 
 
@@ -156,7 +157,7 @@ def test_one_cycle(iterations, warm_up):
         for i in range(warm, iterations)
     ]
     assert rates[warm:] == pytest.approx(fall)
-    assert all(a >= b for a, b in zip(rates[warm:], rates[warm + 1 :], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[warm:]))
     assert rates[-1] < 0.001 + 0.02 * (3 / (iterations - warm)) ** 2 * 2  # nearly at the end
 
 
@@ -178,9 +179,10 @@ def test_json_there_and_back(name):
 
 CHANGES = {
     "name": "x", "dataset": "stare", "model": "unet_paddle", "split": "lwnet", "model_options": {"width": 9},
-    "num_classes": 3, "side": 100, "normalisation": "half", "crop": (32, 32), "augmentation": Augmentation(rotate=1),
-    "batch": 3, "loss": "ce", "optimiser": "sgd", "learning_rate": 0.5, "final_rate": 0.5, "weight_decay": 0.5,
-    "warm_up": 0.3, "ema": 0.9, "iterations": 77, "window": (9, 9), "stride": (5, 5), "flips": "h", "evaluations": 3, "seed": 1,
+    "num_classes": 3, "side": 100, "normalisation": "half", "crop": (32, 32), "batch": 3, "loss": "ce",
+    "augmentation": Augmentation(rotate=1), "optimiser": "sgd", "learning_rate": 0.5, "final_rate": 0.5,
+    "weight_decay": 0.5, "warm_up": 0.3, "ema": 0.9, "iterations": 77, "window": (9, 9), "stride": (5, 5),
+    "flips": "h", "evaluations": 3, "seed": 1,
 }  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from u2learn import recipes, results
 from u2learn.data.augment import Augmentation
 from u2learn.data.pairs import Example
 from u2learn.inference import evaluate, load_model
+from u2learn.metrics.overlap import OverlapScores
+from u2learn.models.weights import read_tensors, write_tensors
 from u2learn.recipes import Recipe, get
 from u2learn.training import train
 
@@ -66,6 +68,16 @@ def test_a_write_that_fails_leaves_the_old_record(folder, monkeypatch):
     with pytest.raises(TypeError):
         results.write_record("x", {"a": object()})
     assert json.loads((folder / "x.json").read_text()) == {"a": 1}
+
+
+def test_records_are_json_that_anything_can_read(folder):
+    """No NaN: neither the precision where nothing is found, nor scores of a set without vessels."""
+    weak = OverlapScores()
+    for label in (np.eye(8, dtype=np.uint8), np.zeros((8, 8), np.uint8)):
+        weak.add(torch.stack([torch.full((8, 8), 0.7), torch.full((8, 8), 0.3)]), label)
+    record = {"scores": results.by_protocol(weak, 0.5), "curve": results.curve(weak)}
+    path = results.write_record("weak", record)
+    json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
 
 
 def test_records_of_another_version_of_a_recipe_do_not_count(folder):
@@ -282,9 +294,7 @@ def test_the_curve_goes_from_all_to_nothing(measured):
 
 
 def test_an_unfinished_run_is_not_measured(trained, tmp_path, monkeypatch):
-    place, recipe, _ = trained
-    from u2learn.models.weights import read_tensors, write_tensors
-
+    place, _, _ = trained
     tensors, metadata = read_tensors(place / "checkpoint.safetensors")
     position = json.loads(metadata["position"]) | {"iteration": 12}
     write_tensors(tmp_path / "checkpoint.safetensors", tensors, metadata | {"position": json.dumps(position)})
@@ -294,8 +304,8 @@ def test_an_unfinished_run_is_not_measured(trained, tmp_path, monkeypatch):
 
 
 def test_operations_are_counted_as_by_hand(measured):
-    """Two a multiply-add, convolutions only; a step is forward, and backward twice but for the first layer's input."""
-    record, _, recipe, parts = measured
+    """Two a multiply-add, convolutions only; backward is twice forward, but for the first layer's input."""
+    record, _, recipe, _ = measured
     model = recipe.build_model().eval()
 
     def forward(height: int, width: int) -> tuple[int, int]:

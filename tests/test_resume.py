@@ -1,7 +1,7 @@
 """A run that is killed at any byte resumes to the same weights: real processes, real SIGKILL, bit for bit.
 
-One helper process imports PyTorch once and then forks a training for every order it gets. The training is killed by
-the test at random moments, or kills itself at the worst ones: in the middle of a write, between two of them.
+One helper process imports PyTorch once and then forks a training for every order it gets. The training is
+killed by the test at random moments, or kills itself at the worst: in the middle of a write, or between two.
 """
 
 import json
@@ -55,10 +55,11 @@ def example(seed):
 
 
 def recipe(optimiser, ema):
+    all_kinds = {"rotate": 20, "flips": "hvt", "max_share": 0.75, "photometric": True, "jitter": 0.1}
     return Recipe(
-        "killed", "synthetic", "with_dropout", optimiser=optimiser, ema=ema, loss="ce-dice", batch=3, crop=(20, 20),
-        learning_rate=0.01, iterations=24, evaluations=4,
-        augmentation=Augmentation(scale=(0.5, 2), rotate=20, flips="hv", max_share=0.75, photometric=True, jitter=0.1),
+        "killed", "synthetic", "with_dropout", optimiser=optimiser, ema=ema, loss="ce-dice", batch=3,
+        crop=(20, 20), learning_rate=0.01, iterations=24, evaluations=4,
+        augmentation=Augmentation(scale=(0.5, 2), **all_kinds),
     )
 
 
@@ -67,7 +68,7 @@ def die():
 
 
 def die_at(moment, count):
-    """Replace one system call by one that kills the process at its `count`-th use, before, in or after its work."""
+    """Let one kind of write kill the process at its `count`-th use: before, in or after its work."""
     state = {"left": count}
 
     def now(right_call):
@@ -122,7 +123,7 @@ def train(order):
     training.train(it, order["folder"], examples, [example(9)], device="cpu", progress=False)
 
 
-train({"optimiser": "sgd", "ema": 0.0, "folder": sys.argv[1]})  # what PyTorch does at its first use is done once
+train({"optimiser": "sgd", "ema": 0.0, "folder": sys.argv[1]})  # PyTorch's first use takes long
 print("ready", flush=True)
 for order in sys.stdin:
     order = json.loads(order)
@@ -209,7 +210,7 @@ def trainer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(trainer, tmp_path_factory):
-    """A run of each variant that nobody disturbed and that saved only at its evaluations; and how long it took."""
+    """An undisturbed run of each variant, saved only at its evaluations; and the seconds of the longest."""
     folders, seconds = {}, 0.0
     for variant in VARIANTS:
         folders[variant] = tmp_path_factory.mktemp("uninterrupted") / "run"

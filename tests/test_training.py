@@ -1,4 +1,4 @@
-"""Training: it learns, it is repeatable, its data stream is what the recipe says, and it refuses what cannot work."""
+"""Training: it learns, it is repeatable, its data are the recipe's, and it refuses what cannot work."""
 
 import dataclasses
 import json
@@ -446,4 +446,4 @@ def test_seconds_are_those_of_training_without_evaluation(tmp_path, monkeypatch)
     elapsed = time.monotonic() - started
     position = json.loads(_position(tmp_path))
     assert 0 < position["seconds"] < elapsed - 0.99
-    assert 0 < position["cpu_seconds"]
+    assert position["cpu_seconds"] > 0

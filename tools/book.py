@@ -35,14 +35,15 @@ def main(options: list[str]) -> None:
 
 
 def forget_stale_outputs() -> None:
-    """Execute all chapters again if the package or the records changed: the cache knows the chapters only."""
-    files = [
-        p for folder in ("u2learn", "results") for p in sorted((ROOT / folder).rglob("*")) if p.is_file()
-    ]
+    """Execute all chapters again if the package, the records or the site's extensions changed.
+
+    The caches of Jupyter and Sphinx look at the chapters alone.
+    """
     digest = hashlib.sha256(sys.version.encode())
-    for path in files:
-        if path.suffix != ".pyc":
-            digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    for folder in ("u2learn", "results", "book/_ext"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     stamp = BUILD / "code.sha256"
     if not stamp.exists() or stamp.read_text() != digest.hexdigest():
         for folder in (".jupyter_cache", ".doctrees", "html/reports"):

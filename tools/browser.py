@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+LOUD = ("error", "warning")
 # A quiet browser: no sandbox (it cannot run as root), nothing that speaks to the network by itself.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 FLAGS += ["--disable-background-networking", "--disable-component-update"]
@@ -62,9 +63,7 @@ def serve(folder: Path) -> Iterator[str]:
 def pages(site: Path) -> list[str]:
     """The addresses of all pages of the site, below its root."""
     found = (p.relative_to(site) for p in site.rglob("*.html"))
-    return sorted(
-        str(p) for p in found if not str(p).startswith(("_static", "reports")) and p.name != "genindex.html"
-    )
+    return sorted(str(p) for p in found if p.parts[0] not in ("_static", "reports"))
 
 
 def watch(page: Page, address: str) -> list[str]:
@@ -80,9 +79,7 @@ def watch(page: Page, address: str) -> list[str]:
 
     page.set_default_timeout(120_000)  # milliseconds; a busy machine is slow, not wrong
     page.route("**/*", guard)
-    page.on(
-        "console", lambda m: wrong.append(f"console: {m.text}") if m.type in ("error", "warning") else None
-    )
+    page.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type in LOUD else None)
     page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
     page.on("response", lambda r: wrong.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
     return wrong
@@ -94,17 +91,15 @@ def main() -> None:
     folder = SITE.parent / "shots"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    views = {"desktop": (DESKTOP, "light"), "phone": (PHONE, "light"), "dark": (DESKTOP, "dark")}
     with serve(SITE) as address, browser() as chrome:
         for name in pages(SITE):
-            for kind, size, scheme in (
-                ("desktop", DESKTOP, "light"),
-                ("phone", PHONE, "light"),
-                ("dark", DESKTOP, "dark"),
-            ):
+            for view, (size, scheme) in views.items():
                 page = chrome.new_page(viewport=size, color_scheme=scheme)
                 watch(page, address)
                 page.goto(f"{address}/{name}", wait_until="networkidle")
-                page.screenshot(path=folder / f"{Path(name).stem}-{kind}.png", full_page=True)
+                shot = folder / f"{Path(name).stem}-{view}.png"
+                page.screenshot(path=shot, full_page=True, animations="disabled")
                 page.close()
             print(name)
     print(f"Screenshots are in {folder}")

@@ -21,6 +21,8 @@ def main(arguments: list[str] | None = None) -> None:
         options.run(options)
     except (ValueError, OSError, LookupError, training.DivergedError) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
+        if isinstance(error, OSError) and error.filename:  # the system's own errors, as "no such file"
+            message = f"{error.filename}: {error.strerror}."
         sys.exit(f"u2learn: {message}")
     except KeyboardInterrupt:
         sys.exit("u2learn: stopped; the same command goes on from the last checkpoint.")
@@ -59,6 +61,15 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> None:
+    if not 0 <= options.threshold <= 1:
+        raise ValueError(f"A threshold is a probability, between 0 and 1, not {options.threshold}.")
+    stems = [path.stem for path in options.images]
+    if len(set(stems)) < len(stems):
+        twice = next(stem for stem in stems if stems.count(stem) > 1)
+        raise ValueError(
+            f"Several photographs are called {twice!r}, and their maps would overwrite each other: "
+            "give them to separate calls with an --output each."
+        )
     model, recipe = inference.load_model(options.weights) if options.weights else inference.pretrained()
     options.output.mkdir(parents=True, exist_ok=True)
     for path in options.images:
@@ -70,7 +81,10 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def reproduce(options: argparse.Namespace) -> None:
-    names = SUITES.get(options.suite) or [recipes.get(options.suite).name]
+    if options.suite not in (*SUITES, *recipes.names()):
+        known = ", ".join([*SUITES, *recipes.names()])
+        raise ValueError(f"There is no suite and no recipe {options.suite!r}. There are: {known}.")
+    names = SUITES.get(options.suite, [options.suite])
     runs = [recipes.get(name, seed=seed) for seed in range(options.seeds) for name in names]
     for done, recipe in enumerate(runs):
         print(f"{done + 1} of {len(runs)}: {recipe.name}, seed {recipe.seed}", flush=True)
@@ -88,18 +102,20 @@ def reproduce(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    text = options.readme.read_text()
+    text = options.readme.read_text(encoding="utf-8")
     begin, end = "<!-- results:begin -->", "<!-- results:end -->"
     head, _, rest = text.partition(begin)
     _, found, tail = rest.partition(end)
     if not found:
         raise ValueError(f"{options.readme} has no lines {begin} and {end} to put the table between.")
     new = f"{head}{begin}\n{results.retina_table()}\n{end}{tail}"
-    if options.check and new != text:
-        raise ValueError(
-            f"The table in {options.readme} is not the one that the records give: run `u2learn report`."
-        )
-    options.readme.write_text(new)
+    if options.check:
+        if new != text:
+            raise ValueError(
+                f"The table in {options.readme} is not what the records give: run `u2learn report`."
+            )
+        return
+    options.readme.write_text(new, encoding="utf-8")
     print(results.retina_table())
 
 

@@ -56,9 +56,9 @@ def train(
         DivergedError: the loss or a weight is no longer finite; the last good checkpoint stays.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    if device.partition(":")[0] not in (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]):
         raise ValueError(
-            f"PyTorch {torch.__version__} finds no CUDA device here: leave the device out, or use 'cpu'."
+            f"There is no device {device!r} here (PyTorch {torch.__version__}): leave it out, or use 'cpu'."
         )
     train_examples = recipe.examples("train") if train_examples is None else train_examples
     test_examples = recipe.examples("test") if test_examples is None else test_examples

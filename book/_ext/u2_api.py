@@ -63,6 +63,8 @@ def public_methods(cls: type) -> dict:
 
 def signature(thing) -> str:
     """The parameters as they stand in the code: no module before other libraries' types, no addresses."""
+    if inspect.isclass(thing) and "__init__" not in vars(thing):
+        return "()"
     try:
         found = inspect.signature(thing)
     except (TypeError, ValueError):

@@ -9,8 +9,9 @@ def number_by_chapter(app, env):
         if chapter and "exercise" in numbers:
             for count, label in enumerate(numbers["exercise"], start=1):
                 numbers["exercise"][label] = (int(chapter[1]), count)
+    return []  # no further page has to be written
 
 
 def setup(app):
-    app.connect("env-updated", number_by_chapter)
+    app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx has numbered them
     return {"parallel_read_safe": True}

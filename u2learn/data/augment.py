@@ -44,10 +44,10 @@ def sample_batch(
 ) -> tuple[Tensor, Tensor]:
     """Cut a random window of `crop` (height, width) pixels from each image of `index`.
 
-    images: uint8 (N, 3, H, W). labels: uint8 (N, H', W'), finer than the images where these were shrunk, so that
-    labels need no averaging. index: int64 (B,), which images. Returns float32 (B, 3, h, w) in [0, 1] and int64
-    (B, h, w). Image and label are read at the same places, the image bilinearly, the label at the nearest
-    pixel; outside of the image they are black and 255 (ignore).
+    images: uint8 (N, 3, H, W). labels: uint8 (N, H', W'), finer than the images where these were shrunk, so
+    that labels need no averaging. index: int64 (B,), which images. Returns float32 (B, 3, h, w) in [0, 1]
+    and int64 (B, h, w). Image and label are read at the same places, the image bilinearly, the label at the
+    nearest pixel; outside of the image they are black and 255 (ignore).
 
     Source: mmsegmentation 0.30, datasets/pipelines/transforms.py (Resize, RandomCrop with cat_max_ratio).
     """

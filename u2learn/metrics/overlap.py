@@ -117,7 +117,7 @@ class OverlapScores:
         self.histograms.append(counts.view(2, 2, BINS).cpu())
 
     def best_threshold(self, region: Literal["image", "field"] = "image") -> float:
-        """The threshold k / 1024, k > 0, with the best pooled Dice: choose it on *training* images, then keep it."""
+        """The threshold k / 1024, k > 0, with the best pooled Dice: to be chosen on *training* images."""
         background, vessel = self._pooled(region).flip(-1).cumsum(-1).flip(-1)  # counts with p > k / BINS
         dice = 2 * vessel / (background + vessel + vessel[0])
         return (1 + int(dice[1:].argmax())) / BINS
@@ -131,8 +131,8 @@ class OverlapScores:
         """All scores, as fractions, for one protocol.
 
         region: every pixel, or only the field of view. pool: pixel totals over all images, or a mean of
-        per-image scores. threshold: vessel where p > threshold, rounded to k / 1024 (0: everything is vessel). `auc` is the area
-        under the ROC curve of pooled pixels; ties within a bin of 1/1024 count half.
+        per-image scores. threshold: vessel where p > threshold, rounded to k / 1024 (0: every pixel is
+        vessel). `auc` is the area under the ROC curve of pooled pixels; ties within a bin count half.
 
         Raises:
             ValueError: no image was added, an unknown region or pool, or a threshold outside [0, 1].
