@@ -208,9 +208,12 @@ def test_a_missing_human_is_a_dash(table):
     assert [row[2] for row in cells(table, "second human observer")] == ["–", "–"]
 
 
-def test_the_table_needs_records(folder):
+def test_a_table_without_records_says_so_and_invents_nothing(folder):
+    table = results.retina_table()
+    assert cells(table, "`SET-small`") == [["not run yet"] * 3] * 2
+    assert cells(table, "parameters")[-1] == ["–"] * 3
     with pytest.raises(LookupError, match="drive-small"):
-        results.retina_table()
+        results.mean_and_spread("drive-small", "image")
 
 
 # --- measuring ----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import math
 import platform
 import shutil
 import statistics
@@ -83,7 +84,7 @@ def measure(folder: str | Path, device: str = "cpu", progress: bool = True) -> d
         "threshold": threshold,
         "scores": by_protocol(test, threshold),
         "curve": curve(test),
-        "log": read_log(folder),
+        "log": [_rounded(line) for line in read_log(folder)],
     }
 
 
@@ -215,10 +216,10 @@ def retina_table() -> str:
         _row("`SET-small`, ours (mean ± deviation)", lambda s: _ours(s, "field, chosen threshold")),
         _row("second human observer", lambda s: _human(s, "field")),
         "| **Cost of ours** | | | |",
-        _row("parameters", lambda s: f"{_mean(s, 'parameters'):,.0f}"),
-        _row("training: seconds of one CPU core", lambda s: f"{_mean(s, 'cpu_seconds'):.0f}"),
-        _row("training: operations", lambda s: f"{_mean(s, 'training_flops') / 1e12:.0f} TFLOP"),
-        _row("one image, four views: operations", lambda s: f"{_mean(s, 'image_flops') / 1e9:.0f} GFLOP"),
+        _row("parameters", lambda s: _cost(s, "parameters", "{:,.0f}")),
+        _row("training: seconds of one CPU core", lambda s: _cost(s, "cpu_seconds", "{:.0f}")),
+        _row("training: operations", lambda s: _cost(s, "training_flops", "{:.0f} TFLOP", 1e12)),
+        _row("one image, four views: operations", lambda s: _cost(s, "image_flops", "{:.0f} GFLOP", 1e9)),
         _row("seeds", lambda s: str(len(of_recipe(f"{s}-small")))),
     ]
     return "\n".join(lines)
@@ -229,8 +230,10 @@ def _row(title: str, cell) -> str:
 
 
 def _ours(dataset: str, protocol: str) -> str:
-    mean, spread, _ = mean_and_spread(f"{dataset}-small", protocol)
-    return f"**{mean:.2f}** ± {spread:.2f}"
+    if not of_recipe(f"{dataset}-small"):
+        return "not run yet"
+    mean, spread, seeds = mean_and_spread(f"{dataset}-small", protocol)
+    return f"**{mean:.2f}**" + (f" ± {spread:.2f}" if seeds > 1 else " (one seed)")
 
 
 def _human(dataset: str, protocol: str) -> str:
@@ -238,12 +241,15 @@ def _human(dataset: str, protocol: str) -> str:
     return f"{100 * record['scores'][protocol]['dice']:.2f}" if record else "–"
 
 
-def _mean(dataset: str, key: str) -> float:
-    return statistics.mean(record[key] for record in of_recipe(f"{dataset}-small"))
+def _cost(dataset: str, key: str, form: str, unit: float = 1) -> str:
+    values = [record[key] / unit for record in of_recipe(f"{dataset}-small")]
+    return form.format(statistics.mean(values)) if values else "–"
 
 
 def _rounded(value):
-    """Six digits are more than any score has."""
+    """Six digits are more than any score has; JSON has no NaN, so an undefined score is null."""
     if isinstance(value, dict):
         return {key: _rounded(v) for key, v in value.items()}
-    return [_rounded(v) for v in value] if isinstance(value, list) else round(value, 6)
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return None if math.isnan(value) else round(value, 6)
