@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from u2learn import inference, predict, unet_s5_d16, unet_small
+from u2learn import inference, predict, recipes, unet_s5_d16, unet_small
 from u2learn.data.augment import normalise, resize, shrunk_size
 from u2learn.data.synthetic import fundus
-from u2learn.inference import evaluate, load_model, pretrained, segment, slide, window_starts
+from u2learn.inference import evaluate, load_model, pretrained, save_model, segment, slide, window_starts
 from u2learn.metrics.overlap import OverlapScores
 from u2learn.recipes import Recipe
 
@@ -380,3 +380,24 @@ def test_load_model_refuses_weights_that_do_not_fit_their_recipe(tmp_path):
 def test_a_pretrained_model_that_does_not_ship_is_refused():
     with pytest.raises(KeyError, match="nonsense"):
         pretrained("nonsense")
+
+
+def test_a_saved_model_comes_back_with_its_recipe(tmp_path):
+    recipe = recipes.get("synthetic-small")
+    model = recipe.build_model().eval()
+    save_model(tmp_path / "weights.safetensors", model, recipe)
+    loaded, its_recipe = load_model(tmp_path / "weights.safetensors")
+    assert its_recipe == recipe and not loaded.training
+    for name, weight in loaded.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
+
+
+def test_the_net_that_ships_segments_a_picture_it_never_saw():
+    """It learned on real photographs; a drawn one is of another kind, and still its vessels are found."""
+    model, recipe = pretrained()
+    example = fundus(1)
+    probabilities = segment(model, example.image, recipe)
+    scores = OverlapScores()
+    scores.add(probabilities, example.label, example.field)
+    assert scores.score()["dice"] > 0.7
+    assert sum(p.numel() for p in model.parameters()) < 70_000

@@ -56,6 +56,9 @@ def train(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     record = results.measure(options.folder)
     print(_score_table(record["scores"]))
+    if options.export:
+        inference.save_model(options.export, *inference.load_model(options.folder))
+        print(f"Written: {options.export}")
     if options.record:
         print(f"Written: {results.write_record(_record_name(record), record)}")
 
@@ -205,6 +208,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("folder", type=Path, help="the run's folder")
     sub.add_argument("--record", action="store_true", help="also write the record into results/")
+    sub.add_argument(
+        "--export", type=Path, help="also write the weights alone, with their recipe, to this file"
+    )
 
     sub = command(
         commands,

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from u2learn.data.augment import normalise, resize, shrunk_size
 from u2learn.data.pairs import Example
 from u2learn.metrics.overlap import OverlapScores
-from u2learn.models.weights import part, read_tensors
+from u2learn.models.weights import part, read_tensors, write_tensors
 from u2learn.recipes import VIEWS, Recipe
 
 WINDOW_BATCH = 32  # windows that go through the network together; bounds the memory, whatever the image
@@ -141,6 +141,12 @@ def evaluate(
     for example in tqdm(examples, desc="evaluating", disable=not progress, leave=False):
         scores.add(segment(model, example.image, recipe).cpu(), example.label, example.field)
     return scores
+
+
+def save_model(path: str | Path, model: nn.Module, recipe: Recipe) -> None:
+    """Write a model's weights and its recipe into one safetensors file, to be read by `load_model`."""
+    tensors = {f"model.{name}": x for name, x in model.state_dict().items()}
+    write_tensors(Path(path), tensors, {"recipe": recipe.to_json()})
 
 
 def load_model(path: str | Path) -> tuple[nn.Module, Recipe]:
