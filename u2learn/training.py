@@ -58,7 +58,8 @@ def train(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.partition(":")[0] not in (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]):
         raise ValueError(
-            f"There is no device {device!r} here (PyTorch {torch.__version__}): leave it out, or use 'cpu'."
+            f"There is no device {device!r} here (PyTorch {torch.__version__}, GPUs: "
+            f"{torch.cuda.device_count()}): leave it out, or use 'cpu'."
         )
     train_examples = recipe.examples("train") if train_examples is None else train_examples
     test_examples = recipe.examples("test") if test_examples is None else test_examples
