@@ -24,7 +24,7 @@ LOOK = """() => {
         wide, bad,
         formulas: document.querySelectorAll(".bd-article .math").length,
         set: document.querySelectorAll(".bd-article mjx-container").length,
-        wrong_formulas: document.querySelectorAll("mjx-merror").length,
+        wrong_formulas: document.querySelectorAll("mjx-merror, mjx-mtext[style*='red']").length,
     };
 }"""
 SHOWN = "all => all.filter(i => i.offsetParent !== null && i.naturalWidth > 0).map(i => i.src)"

@@ -248,7 +248,9 @@ def test_a_batch_depends_on_seed_and_iteration_alone():
     again, fresh = data.batch(5), TrainingData(tiny(), CROSSES, "cpu").batch(5)
     other = TrainingData(tiny(seed=1), CROSSES, "cpu").batch(5)
     assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(fifth, again, fresh, strict=True))
-    assert not torch.equal(fifth[0], other[0]) and not torch.equal(fifth[0], data.batch(4)[0])
+    assert not torch.equal(fifth[0], other[0])
+    single = TrainingData(tiny(), CROSSES[:1], "cpu")  # one image: what differs is the windows
+    assert not torch.equal(single.batch(0)[0], single.batch(1)[0])
 
 
 @pytest.mark.parametrize("how", ["imagenet", "half", "image"])
@@ -364,7 +366,7 @@ def test_no_test_images_are_refused_before_training(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"CUDA|GPU") as error:
+    with pytest.raises(ValueError, match="'cuda'") as error:
         train(tiny(), tmp_path, CROSSES, MORE, device="cuda", progress=False)
     sentence(error)
 
