@@ -1,5 +1,6 @@
 """What all tests share: the built site, and who runs what when the tests run in parallel."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,27 +11,35 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """One worker a file (the cells of a chapter share a kernel), the site first: it takes longest."""
-
-    def needs_site(item):
-        return "built" in getattr(item, "fixturenames", ())
-
-    items.sort(key=lambda item: not needs_site(item))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("site" if needs_site(item) else item.path.name))
+    """The site first, as it takes longest, and what looks at it last, so that no worker waits for it."""
+    order = {"test_book.py": 0, "test_browser.py": 2}
+    items.sort(key=lambda item: order.get(item.path.name, 1))
 
 
 @pytest.fixture(scope="session")
-def built() -> subprocess.CompletedProcess:
-    """The result of building all pages anew, with warnings as errors."""
+def built(tmp_path_factory) -> subprocess.CompletedProcess:
+    """The result of building all pages anew, with warnings as errors; once, however many workers ask for it."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    note = tmp_path_factory.getbasetemp().parent / f"site-{run}.txt"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("U2LEARN_BUDGET", None)
     command = [sys.executable, "-m", "tools.book", "--all"]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    with open(note.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not note.exists():
+            result = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            note.write_text(f"{result.returncode}\n{result.stdout}")
+    code, _, output = note.read_text().partition("\n")
+    return subprocess.CompletedProcess(command, int(code), output)
 
 
 @pytest.fixture(scope="session")
