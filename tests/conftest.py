@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> subprocess.CompletedProcess:
-    """The result of building all pages anew, with warnings as errors; once, however many workers ask for it."""
+    """The result of building all pages anew, warnings as errors; once, however many workers ask for it."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     note = tmp_path_factory.getbasetemp().parent / f"site-{run}.txt"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
