@@ -6,9 +6,26 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from u2learn.losses import cross_entropy, deep_supervision, dice_mmseg0, dice_paddle2021, weighted_sum
+from u2learn.losses import (
+    cross_entropy,
+    cross_entropy_paddle,
+    deep_supervision,
+    dice_mmseg0,
+    dice_mmseg1,
+    dice_paddle2021,
+    dice_paddle2022,
+    weighted_sum,
+)
 
-LOSSES = {"ce": cross_entropy, "mmseg0": dice_mmseg0, "paddle2021": dice_paddle2021}
+LOSSES = {
+    "ce": cross_entropy,
+    "ce-paddle": cross_entropy_paddle,
+    "mmseg0": dice_mmseg0,
+    "mmseg1": dice_mmseg1,
+    "paddle2021": dice_paddle2021,
+    "paddle2022": dice_paddle2022,
+}
+DICE = [name for name in LOSSES if "ce" not in name]
 
 
 def published_example(dtype=torch.double):
@@ -35,37 +52,57 @@ def softmax(values):
 def naive(name, logits, label, ignore=255):
     """Each formula as a loop over single pixels, on plain numbers."""
     B, K, H, W = logits.shape
-    pixels = [
-        (b, softmax(logits[b, :, y, x].tolist()), int(label[b, y, x]))
-        for b in range(B)
-        for y in range(H)
-        for x in range(W)
-    ]
+    pixels = []  # image, probabilities, class
+    for b in range(B):
+        for y in range(H):
+            for x in range(W):
+                z = logits[b, :, y, x].tolist()
+                p = [1 / (1 + math.exp(-v)) for v in z] if name == "mmseg1" else softmax(z)
+                pixels.append((b, p, int(label[b, y, x])))
+    surprise = [-math.log(p[t]) for _, p, t in pixels if t != ignore]
     if name == "ce":
-        return sum(-math.log(p[t]) for _, p, t in pixels if t != ignore) / len(pixels)
-    if name == "mmseg0":  # each image and class; 255 counts as the last class in the divisor, nowhere else
-        total = 0.0
-        for b in range(B):
-            for c in range(K):
-                mine = [(p[c], float(min(t, K - 1) == c), t != ignore) for i, p, t in pixels if i == b]
-                numerator = 2 * sum(p * t for p, t, valid in mine if valid) + 1
-                total += 1 - numerator / (sum(p * p + t * t for p, t, _ in mine) + 1)
-        return total / (B * K)
+        return sum(surprise) / len(pixels)
+    if name == "ce-paddle":
+        return sum(surprise) / len(surprise)
     total = 0.0
-    for c in range(K):  # paddle2021: batch and pixels together
-        mine = [(p[c], float(t == c)) for _, p, t in pixels if t != ignore]
-        total += 2 * sum(p * t for p, t in mine) / (sum(p + t for p, t in mine) + 1e-5)
-    return 1 - total / K
+    if name == "mmseg1":  # each image; an ignored pixel has no class, but still its p
+        for b in range(B):
+            mine = [(p[c], float(t == c)) for i, p, t in pixels for c in range(K) if i == b]
+            below = sum(p * p for p, _ in mine) + 0.001 + sum(t * t for _, t in mine) + 0.001
+            total += 1 - 2 * sum(p * t for p, t in mine) / below
+        return total / B
+    if name == "paddle2021":  # each class; batch and pixels together
+        for c in range(K):
+            mine = [(p[c], float(t == c)) for _, p, t in pixels if t != ignore]
+            total += 1 - 2 * sum(p * t for p, t in mine) / (sum(p + t for p, t in mine) + 1e-5)
+        return total / K
+    for b in range(B):
+        for c in range(K):  # each image and class
+            if name == "paddle2022":
+                mine = [(p[c], float(t == c)) for i, p, t in pixels if i == b and t != ignore]
+                above = 2 * sum(p * t for p, t in mine) + 1
+                total += 1 - above / (sum(p + t for p, t in mine) + 1 + 1e-8)
+            if name == "mmseg0":  # 255 counts as the last class in the divisor, nowhere else
+                mine = [(p[c], float(min(t, K - 1) == c), t != ignore) for i, p, t in pixels if i == b]
+                above = 2 * sum(p * t for p, t, valid in mine if valid) + 1
+                total += 1 - above / (sum(p * p + t * t for p, t, _ in mine) + 1)
+    return total / (B * K)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("ce", 0.22931246), ("mmseg0", 0.06496730), ("paddle2021", 0.20266581)]
+    ("name", "value"),
+    [
+        ("ce", 0.22931246),
+        ("ce-paddle", 0.22931246),  # nothing is ignored in the example
+        ("mmseg0", 0.06496730),
+        ("mmseg1", 0.13742179),
+        ("paddle2021", 0.20266581),
+        ("paddle2022", 0.15460148),
+    ],
 )
 def test_values_of_the_official_code(name, value):
-    assert LOSSES[name](*published_example()).item() == pytest.approx(
-        value, abs=1e-7
-    )  # they were run in float32
-    assert LOSSES[name](*published_example(torch.float32)).item() == pytest.approx(value, abs=1e-7)
+    for dtype in (torch.double, torch.float32):  # the official code ran in float32
+        assert LOSSES[name](*published_example(dtype)).item() == pytest.approx(value, abs=1e-7)
 
 
 @pytest.mark.parametrize("ignore", [None, 255], ids=["all", "ignore"])
@@ -73,14 +110,15 @@ def test_values_of_the_official_code(name, value):
 @pytest.mark.parametrize("name", LOSSES)
 def test_equal_to_a_loop_over_pixels(name, classes, ignore):
     logits, label = random_example(classes, ignore, seed=classes)
-    assert LOSSES[name](logits, label).item() == pytest.approx(naive(name, logits, label), abs=1e-10)
+    assert LOSSES[name](logits, label).item() == pytest.approx(naive(name, logits, label), abs=1e-8)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_another_ignore_label(name):
+@pytest.mark.parametrize("ignore", [77, -1])
+def test_another_ignore_label(name, ignore):
     logits, label = random_example(3, ignore=255)
-    other = label.where(label != 255, 77)
-    assert LOSSES[name](logits, other, ignore=77).item() == pytest.approx(
+    other = label.where(label != 255, ignore)
+    assert LOSSES[name](logits, other, ignore=ignore).item() == pytest.approx(
         LOSSES[name](logits, label).item(), abs=1e-12
     )
 
@@ -103,7 +141,27 @@ def test_cross_entropy_divides_by_all_pixels():
     assert cross_entropy(logits, torch.full_like(label, 255)).item() == 0
 
 
-@pytest.mark.parametrize("name", ["ce", "paddle2021"])
+@pytest.mark.parametrize("classes", [2, 19])
+def test_paddle_cross_entropy_is_the_mean_of_pytorch(classes):
+    logits, label = random_example(classes, ignore=255)
+    logits.requires_grad_()
+    ours, theirs = cross_entropy_paddle(logits, label), F.cross_entropy(logits, label, ignore_index=255)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-12)
+    assert torch.allclose(*(torch.autograd.grad(x, logits)[0] for x in (ours, theirs)), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_with_nothing_but_ignored_pixels_is_a_number(name):
+    """PyTorch's mean is 0 / 0 there, and one NaN ends a training."""
+    logits = random_example(2)[0].requires_grad_()
+    loss = LOSSES[name](logits, torch.full((2, 5, 4), 255))
+    loss.backward()
+    assert loss.isfinite() and logits.grad.isfinite().all()
+    if "ce" in name:
+        assert loss.item() == 0 and not logits.grad.any()
+
+
+@pytest.mark.parametrize("name", ["ce", "ce-paddle", "paddle2021", "paddle2022"])
 def test_ignored_pixels_get_no_gradient(name):
     logits, label = random_example(3, ignore=255)
     LOSSES[name](logits.requires_grad_(), label).backward()
@@ -112,25 +170,26 @@ def test_ignored_pixels_get_no_gradient(name):
     assert logits.grad[~ignored].all()
 
 
-def test_mmseg0_ignores_in_the_numerator_only():
-    """What the logits say at an ignored pixel still weighs in the divisor."""
+@pytest.mark.parametrize("name", DICE)
+def test_openmmlab_ignores_in_the_numerator_only(name):
+    """What the logits say at an ignored pixel still weighs in its divisors; in PaddleSeg's it does not."""
     logits, label = random_example(2, ignore=255)
     there = (label == 255)[:, None].expand_as(logits)
-    assert dice_mmseg0(logits, label) != dice_mmseg0(logits.masked_fill(there, 0.0), label)
-    assert dice_paddle2021(logits, label) == pytest.approx(
-        dice_paddle2021(logits.masked_fill(there, 0.0), label)
+    same = LOSSES[name](logits, label) == pytest.approx(
+        LOSSES[name](logits.masked_fill(there, 0.0), label).item()
     )
+    assert same == ("paddle" in name)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_perfect_is_zero_and_wrong_is_large(name):
     label = torch.randint(0, 3, (2, 9, 9), generator=torch.Generator().manual_seed(0))
     perfect = F.one_hot(label, 3).movedim(-1, 1).double() * 60 - 30
-    assert LOSSES[name](perfect, label).item() == pytest.approx(0, abs=1e-5)
+    assert LOSSES[name](perfect, label).item() == pytest.approx(0, abs=2e-5)
     assert LOSSES[name](-perfect, label).item() > 0.6
 
 
-@pytest.mark.parametrize("name", ["mmseg0", "paddle2021"])
+@pytest.mark.parametrize("name", DICE)
 def test_dice_losses_stay_between_0_and_1(name):
     for seed in range(20):
         logits, label = random_example(2, seed=seed)
@@ -138,14 +197,21 @@ def test_dice_losses_stay_between_0_and_1(name):
         assert 0 <= LOSSES[name](logits, torch.zeros_like(label)) <= 1  # no vessel at all
 
 
-def test_paddle_pools_the_batch_and_mmseg_does_not():
+@pytest.mark.parametrize("name", DICE)
+def test_only_paddle2021_pools_the_batch(name):
     logits, label = random_example(2, batch=2)
-    parts = [
-        [f(logits[i : i + 1], label[i : i + 1]).item() for i in range(2)]
-        for f in (dice_mmseg0, dice_paddle2021)
-    ]
-    assert dice_mmseg0(logits, label).item() == pytest.approx(sum(parts[0]) / 2)
-    assert abs(dice_paddle2021(logits, label).item() - sum(parts[1]) / 2) > 1e-4
+    parts = [LOSSES[name](logits[i : i + 1], label[i : i + 1]).item() for i in range(2)]
+    alike = abs(LOSSES[name](logits, label).item() - sum(parts) / 2) < 1e-9
+    assert alike == (name != "paddle2021")
+
+
+def test_mmseg1_of_a_sure_prediction_is_the_share_of_wrong_pixels():
+    """Its sums run over all classes together, so it cannot see that the one class is rare."""
+    label = torch.zeros(1, 10, 10, dtype=torch.int64)
+    label[:, 0] = 1  # a tenth is vessel
+    background = torch.stack([torch.full(label.shape, x).double() for x in (60, -60)], dim=1)
+    assert dice_mmseg1(background, label).item() == pytest.approx(0.1, abs=1e-4)
+    assert dice_paddle2021(background, label).item() == pytest.approx((1 + 1 - 180 / 190) / 2, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", LOSSES)

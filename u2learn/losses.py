@@ -25,10 +25,25 @@ def cross_entropy(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor
     return F.cross_entropy(logits, label, ignore_index=ignore, reduction="sum") / label.numel()
 
 
-def dice_mmseg0(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor:
-    """Dice loss as OpenMMLab 0.x computes it: 1 - (2 Σ p t + 1) / (Σ p² + t² + 1), for each image and class.
+def cross_entropy_paddle(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor:
+    """Minus the log-probability of the true class, averaged over the pixels that are *not* ignored.
 
-    p is the softmax, t the one-hot label; the mean runs over images and classes, background included.
+    A batch with nothing but ignored pixels costs 0, where PyTorch's own mean would be 0 / 0.
+
+    Raises:
+        ValueError: label and logits do not fit each other.
+
+    Source: PaddleSeg of October 2024, models/losses/cross_entropy_loss.py.
+    """
+    _check(logits, label, ignore)
+    counted = (label != ignore).sum().clamp(min=1)
+    return F.cross_entropy(logits, label, ignore_index=ignore, reduction="sum") / counted
+
+
+def dice_mmseg0(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor:
+    """Dice loss of OpenMMLab 0.x: 1 - (2 Σ p t + 1) / (Σ p² + Σ t² + 1) for each image and class.
+
+    The mean runs over images and classes, background included; p is the softmax, t the one-hot label.
     Ignored pixels are left out of the numerator only; in the denominator they count as the last class.
 
     Raises:
@@ -36,34 +51,61 @@ def dice_mmseg0(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor:
 
     Source: mmsegmentation 0.30, models/losses/dice_loss.py, after Milletari et al., 2016, section 3.
     """
-    _check(logits, label, ignore)
-    num_classes = logits.shape[1]
+    t, valid = _one_hot(logits, label, ignore)
     p = logits.softmax(dim=1)  # (B, K, H, W)
-    valid = (label != ignore)[:, None]  # (B, 1, H, W)
-    t = F.one_hot(label.clamp(max=num_classes - 1), num_classes).movedim(-1, 1).to(p)  # (B, K, H, W)
-    overlap = (p * t * valid).sum(dim=(2, 3))  # (B, K)
-    total = (p**2 + t**2).sum(dim=(2, 3))  # (B, K)
-    return (1 - (2 * overlap + 1) / (total + 1)).mean()
+    overlap, size = (p * t * valid).sum(dim=(2, 3)), (p**2 + t**2).sum(dim=(2, 3))  # (B, K)
+    return (1 - (2 * overlap + 1) / (size + 1)).mean()
+
+
+def dice_mmseg1(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor:
+    """Dice loss of OpenMMLab 1.x: 1 - 2 Σ p t / (Σ p² + Σ t² + 0.002) for each image, then mean.
+
+    The sums run over classes and pixels together, and p is the *sigmoid* of each logit. Ignored pixels
+    belong to no class: their t is 0, their p still counts in the denominator.
+
+    Raises:
+        ValueError: label and logits do not fit each other.
+
+    Source: mmsegmentation 1.2.2, models/losses/dice_loss.py.
+    """
+    t, valid = _one_hot(logits, label, ignore)
+    p, t = logits.sigmoid(), t * valid  # (B, K, H, W)
+    overlap, size = (p * t).sum(dim=(1, 2, 3)), (p**2 + t**2).sum(dim=(1, 2, 3))  # (B,)
+    return (1 - 2 * overlap / (size + 2e-3)).mean()
 
 
 def dice_paddle2021(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor:
-    """Dice loss as PaddleSeg computed it in 2021: 1 - 2 Σ p t / (Σ p + Σ t + 1e-5), for each class.
+    """Dice loss of PaddleSeg in 2021: 1 - 2 Σ p t / (Σ p + Σ t + 1e-5) for each class, then mean.
 
-    The sums run over the batch and its pixels together, without those ignored, so one image without vessels
-    does no harm; the mean runs over the classes.
+    p is the softmax. The sums run over the batch and its pixels together, without those ignored, so that one
+    image without vessels does no harm.
 
     Raises:
         ValueError: label and logits do not fit each other.
 
     Source: PaddleSeg at 4de5f04f, models/losses/dice_loss.py.
     """
-    _check(logits, label, ignore)
-    num_classes = logits.shape[1]
-    valid = (label != ignore)[:, None]  # (B, 1, H, W)
-    p = logits.softmax(dim=1) * valid  # (B, K, H, W)
-    t = F.one_hot(label.clamp(max=num_classes - 1), num_classes).movedim(-1, 1).to(p) * valid
-    overlap, total = (p * t).sum(dim=(0, 2, 3)), (p + t).sum(dim=(0, 2, 3))  # (K,)
-    return (1 - 2 * overlap / (total + 1e-5)).mean()
+    t, valid = _one_hot(logits, label, ignore)
+    p, t = logits.softmax(dim=1) * valid, t * valid  # (B, K, H, W)
+    overlap, size = (p * t).sum(dim=(0, 2, 3)), (p + t).sum(dim=(0, 2, 3))  # (K,)
+    return (1 - 2 * overlap / (size + 1e-5)).mean()
+
+
+def dice_paddle2022(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor:
+    """Dice loss of PaddleSeg since 2022: 1 - (2 Σ p t + 1) / (Σ p + Σ t + 1) for each image and class.
+
+    The mean runs over images and classes. p is the softmax; ignored pixels are left out of all sums. (The
+    1e-8 that the original adds to the last 1 is lost in float32.)
+
+    Raises:
+        ValueError: label and logits do not fit each other.
+
+    Source: PaddleSeg since a12d2f05, models/losses/dice_loss.py.
+    """
+    t, valid = _one_hot(logits, label, ignore)
+    p, t = logits.softmax(dim=1) * valid, t * valid  # (B, K, H, W)
+    overlap, size = (p * t).sum(dim=(2, 3)), (p + t).sum(dim=(2, 3))  # (B, K)
+    return (1 - (2 * overlap + 1) / (size + 1)).mean()
 
 
 def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
@@ -94,6 +136,15 @@ def deep_supervision(
         return sum(w * f(x, label) for w, f, x in zip(weights, losses, outputs, strict=False))
 
     return total
+
+
+def _one_hot(logits: Tensor, label: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
+    """The label as a map of 0 and 1 for each class (B, K, H, W), the ignored pixels in the last, and where it
+    counts (B, 1, H, W)."""
+    _check(logits, label, ignore)
+    num_classes, valid = logits.shape[1], label != ignore
+    t = F.one_hot(label.where(valid, num_classes - 1), num_classes)  # (B, H, W, K)
+    return t.movedim(-1, 1).to(logits), valid[:, None]
 
 
 def _check(logits: Tensor, label: Tensor, ignore: int) -> None:
