@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance
 from torch.nn import functional as F
 
 from u2learn.data.augment import (
     Augmentation,
+    colour_jitter,
     hsv_to_rgb,
     jitter,
     normalise,
@@ -220,6 +221,22 @@ def test_flips_happen_half_of_the_time(flips):
             assert not mirrored.any()
     if flips == "hv":
         fair((right[1] < 0) & (down[0] < 0), 0.25)  # one does not depend on the other
+
+
+def test_a_share_of_up_down_flips():
+    """PaddleSeg turns one window in ten upside down."""
+    _, right, down, _ = geometry(Augmentation(flips="hv", flip_v=0.1), 4000)
+    fair(right[1] < 0)
+    fair(down[0] < 0, 0.1)
+
+
+def test_scale_steps():
+    """PaddleSeg draws the scale from 0.5, 0.75, ..., 2, each as often."""
+    scale, *_ = geometry(Augmentation(scale=(0.5, 2), scale_step=0.25), 7000)
+    nearest = (scale * 4).round() / 4
+    torch.testing.assert_close(scale, nearest, rtol=0, atol=2e-3)
+    for value in (0.5, 0.75, 1, 1.25, 1.5, 1.75, 2):
+        fair(nearest == value, 1 / 7)
 
 
 def test_three_flips_make_the_eight_ways_to_lay_a_square():
@@ -572,3 +589,43 @@ def test_labels_of_shrunk_images_are_right_on_the_average():
     blank = torch.zeros(1, 3, 100, 100, dtype=torch.uint8)
     labels = sample_batch(blank, label[None], index, (40, 40), augment, seeded())[1]
     assert (labels[labels != 255] == 1).float().mean() == pytest.approx(0.1, abs=0.01)
+
+
+def enhanced(image: torch.Tensor, steps: list[tuple[int, float]]) -> torch.Tensor:
+    """Pillow's own brightness, contrast, colour and hue, one after the other, on uint8."""
+    picture = Image.fromarray((image * 255).round().byte().movedim(0, -1).numpy())
+    for which, amount in steps:
+        if which < 3:
+            kind = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[which]
+            picture = kind(picture).enhance(amount)
+        else:
+            hsv = np.array(picture.convert("HSV")).astype(int)
+            hsv[..., 0] = (hsv[..., 0] + round(255 * amount)) % 256
+            picture = Image.fromarray(hsv.astype(np.uint8), "HSV").convert("RGB")
+    return torch.tensor(np.asarray(picture)).movedim(-1, 0) / 255
+
+
+def test_colour_jitter_equals_pillow_step_by_step():
+    """The draws are made here once more, in the same order; what they do to an image is Pillow's affair."""
+    small = torch.rand(60, 3, 5, 6, generator=seeded(1))
+    images = F.interpolate(small, size=(20, 24), mode="bilinear")
+    got = colour_jitter(images, seeded(2))
+    draws = seeded(2)
+    order, use, factor = (torch.rand(4, 60, generator=draws) for _ in range(3))
+    turn = (2 * torch.rand(60, generator=draws) - 1) * 18 / 255
+    order, use, factor = order.argsort(dim=0), use < 0.5, 0.6 + 0.8 * factor
+    fair(use.flatten())
+    for b in range(60):
+        amounts = [*factor[:3, b].tolist(), turn[b].item()]
+        steps = [(w, amounts[w]) for w in order[:, b].tolist() if use[w, b]]
+        due = enhanced(images[b], steps)
+        assert (got[b] - due).abs().mean() < 2.5 / 255, steps  # Pillow rounds to 1 / 255 after each step
+        if not steps:
+            torch.testing.assert_close(got[b], images[b], rtol=0, atol=1e-5)
+
+
+def test_colour_jitter_is_seeded_and_stays_in_range():
+    images = torch.rand(16, 3, 7, 9, generator=seeded())
+    one, two, other = (colour_jitter(images, seeded(s)) for s in (1, 1, 2))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+    assert one.shape == images.shape and one.min() >= 0 and one.max() <= 1

@@ -13,6 +13,7 @@ from u2learn.data.augment import Augmentation
 from u2learn.losses import cross_entropy, dice_mmseg0, dice_paddle2021
 from u2learn.recipes import LOSSES, Recipe, get, names
 
+HEADS = {"fcn": "fcn", "psp": "psp", "deeplabv3": "aspp"}
 CROPS = {"drive": (64, 42), "stare": (128, 85), "chase": (128, 85), "hrf": (256, 170)}
 
 
@@ -20,29 +21,30 @@ CROPS = {"drive": (64, 42), "stare": (128, 85), "chase": (128, 85), "hrf": (256,
 
 
 def test_names():
-    due = {f"{s}-fcn-{loss}" for s in CROPS for loss in ("ce", "ce-dice")} | {
-        f"{s}-small" for s in (*CROPS, "synthetic")
-    }
+    due = {f"{s}-{head}-{loss}" for s in CROPS for head in HEADS for loss in ("ce", "ce-dice")}
+    due |= {f"{s}-paddle" for s in CROPS} | {f"{s}-small" for s in (*CROPS, "synthetic")}
     assert due <= set(names())
     assert names() == sorted(names()) and all(get(name).name == name for name in names())
 
 
 @pytest.mark.parametrize("loss", ["ce", "ce-dice"])
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("dataset", CROPS)
-def test_rows_of_openmmlab(dataset, loss):
+def test_rows_of_openmmlab(dataset, head, loss):
     """mmsegmentation: configs/unet, schedules/schedule_40k.py and the data sets' base configs."""
     crop, stride = CROPS[dataset]
-    it = get(f"{dataset}-fcn-{loss}")
+    it = get(f"{dataset}-{head}-{loss}")
     due = {
         "dataset": dataset,
         "split": "mmseg",
         "model": "unet_s5_d16",
+        "model_options": {"head": HEADS[head]},
         "num_classes": 2,
         "side": 0,
         "normalisation": "imagenet",
         "crop": (crop, crop),
         "augmentation": Augmentation(
-            scale=(0.5, 2.0), rotate=0, flips="h", max_share=0.75, photometric=True, jitter=0
+            scale=(0.5, 2.0), rotate=0, flips="h", max_share=0.75, photometric="mmseg", jitter=0
         ),
         "batch": 16,
         "loss": loss,
@@ -55,15 +57,60 @@ def test_rows_of_openmmlab(dataset, loss):
         "window": (crop, crop),
         "stride": (stride, stride),
         "flips": "",
+        "scales": (1.0,),
         "evaluations": 10,
         "seed": 0,
     }
     assert {name: getattr(it, name) for name in due} == due
 
 
-def test_their_model_has_29_million_parameters():
-    model = get("drive-fcn-ce").build_model()
-    assert sum(p.numel() for p in model.parameters()) == 29_060_676
+@pytest.mark.parametrize("dataset", CROPS)
+def test_rows_of_paddleseg(dataset):
+    """PaddleSeg: configs/unet and configs/_base_; the batch of 16 is 4 cards x 4."""
+    it = get(f"{dataset}-paddle")
+    crop = 256 if dataset == "hrf" else 128
+    due = {
+        "dataset": dataset,
+        "split": "paddleseg",
+        "model": "unet_paddle",
+        "model_options": {},
+        "num_classes": 2,
+        "side": 0,
+        "normalisation": "half",
+        "crop": (crop, crop),
+        "augmentation": Augmentation(
+            scale=(0.5, 2.0), scale_step=0.25, flips="hv", flip_v=0.1, photometric="paddleseg"
+        ),
+        "batch": 16,
+        "loss": "paddle-dice",
+        "optimiser": "sgd",
+        "learning_rate": 0.01,
+        "final_rate": 0.0,
+        "weight_decay": 4e-5,
+        "ema": 0.0,
+        "iterations": 40_000,
+        "window": None,
+        "stride": None,
+        "flips": "",
+        "seed": 0,
+    }
+    assert {name: getattr(it, name) for name in due} == due
+    sides = [int(side * it.scales[0] + 0.5) for side in (2336, 3504)]
+    assert sides == [853, 1280] if dataset == "hrf" else it.scales == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("drive-fcn-ce", 29_060_676),
+        ("stare-psp-ce", 29_046_276),
+        ("hrf-deeplabv3-ce-dice", 29_064_996),
+        ("chase-paddle", 13_396_418),
+    ],
+)
+def test_parameters_of_their_models(name, parameters):
+    with torch.device("meta"):
+        assert sum(p.numel() for p in get(name).build_model().parameters()) == parameters
 
 
 def test_small_recipes_differ_in_the_data_only():
@@ -182,7 +229,7 @@ CHANGES = {
     "num_classes": 3, "side": 100, "normalisation": "half", "crop": (32, 32), "batch": 3, "loss": "ce",
     "augmentation": Augmentation(rotate=1), "optimiser": "sgd", "learning_rate": 0.5, "final_rate": 0.5,
     "weight_decay": 0.5, "warm_up": 0.3, "ema": 0.9, "iterations": 77, "window": (9, 9), "stride": (5, 5),
-    "flips": "h", "evaluations": 3, "seed": 1,
+    "flips": "h", "scales": (0.5, 1.0), "evaluations": 3, "seed": 1,
 }  # fmt: skip
 
 
@@ -233,6 +280,11 @@ def test_unknown_words_are_refused_at_once_with_those_that_there_are(field, know
         get("drive-small", **{field: "nonsense"})
     message = str(error.value)
     assert field in message and "'nonsense'" in message and known in message and "\n" not in message
+
+
+def test_an_unknown_photometric_change_is_refused():
+    with pytest.raises(ValueError, match=r"photometric.*'mmseg', 'paddleseg', not 'sepia'"):
+        get("drive-small", augmentation=Augmentation(photometric="sepia"))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from u2learn.models.weights import read_tensors
 
 SCRIPT = r'''
-import json, os, signal, sys, time
+import json, os, signal, sys, time, traceback
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,7 @@ def example(seed):
 
 
 def recipe(optimiser, ema):
-    all_kinds = {"rotate": 20, "flips": "hvt", "max_share": 0.75, "photometric": True, "jitter": 0.1}
+    all_kinds = {"rotate": 20, "flips": "hvt", "max_share": 0.75, "photometric": "paddleseg", "jitter": 0.1}
     return Recipe(
         "killed", "synthetic", "with_dropout", optimiser=optimiser, ema=ema, loss="ce-dice", batch=3,
         crop=(20, 20), learning_rate=0.01, iterations=24, evaluations=4,
@@ -139,6 +139,8 @@ for order in sys.stdin:
                 training.Run.step = lambda *inputs: (time.sleep(order["slow"]), step(*inputs))[1]
             train(order)
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     print(child, flush=True)

@@ -23,7 +23,9 @@ def tiny(**changes) -> Recipe:
         "model_options": {"width": 4, "depth": 3},
         "normalisation": "image",
         "crop": (32, 32),
-        "augmentation": Augmentation(scale=(0.8, 1.25), rotate=10, flips="h", jitter=0.1, photometric=True),
+        "augmentation": Augmentation(
+            scale=(0.8, 1.25), rotate=10, flips="h", jitter=0.1, photometric="mmseg"
+        ),
         "batch": 4,
         "loss": "small",
         "optimiser": "adamw",
@@ -204,8 +206,9 @@ def test_adamw_decays_kernels_only(tmp_path):
     assert not decay
 
 
-def test_a_step_follows_the_gradient_of_the_recipes_loss(tmp_path):
-    """One step of plain SGD by hand."""
+def test_a_step_follows_the_gradient_of_the_recipes_loss(tmp_path, monkeypatch):
+    """One step of plain SGD by hand, in 32 bits."""
+    monkeypatch.setattr(training, "mixed_precision", lambda device: torch.autocast("cpu", enabled=False))
     recipe = tiny(optimiser="sgd", learning_rate=0.1, final_rate=0.1, weight_decay=0.0, loss="ce")
     state, data = Run(recipe, tmp_path, "cpu"), TrainingData(recipe, CROSSES, "cpu")
     images, labels = data.batch(0)
@@ -216,6 +219,25 @@ def test_a_step_follows_the_gradient_of_the_recipes_loss(tmp_path):
     assert got.item() == pytest.approx(loss.item(), rel=1e-5) and not got.requires_grad
     for (name, p), q in zip(state.model.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(p.detach(), (q - 0.1 * q.grad).detach(), rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "fast"), [({}, False), ({"avx512_bf16": True}, True), ({"avx512_bf16": False}, False)]
+)
+def test_a_cpu_computes_in_16_bits_only_if_it_can(monkeypatch, capabilities, fast):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    convolution, x = torch.nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8)
+    with training.mixed_precision("cpu"):
+        assert convolution(x).dtype == (torch.bfloat16 if fast else torch.float32)
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # as in torch 2.8
+    with training.mixed_precision("cpu"):
+        assert convolution(x).dtype == torch.float32
+
+
+def test_weights_and_their_averages_stay_in_32_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "mixed_precision", lambda device: torch.autocast("cpu", torch.bfloat16))
+    run(tmp_path, tiny(ema=0.9, iterations=4, evaluations=1))
+    assert {x.dtype for x in weights(tmp_path).values()} <= {torch.float32, torch.int64}
 
 
 # --- the stream of batches ----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from math import cos, pi
 import torch
 from torch import Tensor, nn
 
-from u2learn.data.augment import NORMALISATIONS, Augmentation
+from u2learn.data.augment import NORMALISATIONS, PHOTOMETRICS, Augmentation
 from u2learn.data.pairs import Example
 from u2learn.data.retina import Retina
 from u2learn.data.synthetic import SyntheticRetina
@@ -33,6 +33,8 @@ LOSSES: dict[str, Callable[[list[Tensor], Tensor], Tensor]] = {
     "small": deep_supervision(weighted_sum((1, cross_entropy), (2, dice_paddle2021)), (1, 1)),
 }
 
+# The names of the table's decode heads, and ours.
+MMSEG_HEADS = {"fcn": "fcn", "psp": "psp", "deeplabv3": "aspp"}
 
 # The axes to flip for each view that a test may average.
 VIEWS: dict[str, list[list[int]]] = {"": [[]], "h": [[], [2]], "hv": [[], [2], [1], [1, 2]]}
@@ -47,7 +49,8 @@ class Recipe:
     optimiser: "sgd" (momentum 0.9, decay on every parameter, polynomial schedule down to `final_rate`) or
     "adamw" (decay on weights of convolutions only, one cycle: linear warm-up, cosine to `final_rate`).
     ema: decay of the running mean of the weights that is kept as the result (0: the last weights are).
-    window, stride, flips: how the test predicts; without a window the whole image goes in at once.
+    window, stride, flips, scales: how the test predicts, see `predict`; without a window the whole image goes
+    in at once.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Recipe:
     window: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
     flips: str = ""
+    scales: tuple[float, ...] = (1.0,)
     evaluations: int = 10
     seed: int = 0
 
@@ -87,6 +91,11 @@ class Recipe:
             if getattr(self, name) not in known:
                 known = ", ".join(map(repr, known))
                 raise ValueError(f"A recipe's {name} is one of {known}, not {getattr(self, name)!r}.")
+        if self.augmentation.photometric not in ("", *PHOTOMETRICS):
+            raise ValueError(
+                f"An augmentation's photometric is one of '', {', '.join(map(repr, PHOTOMETRICS))}, not "
+                f"{self.augmentation.photometric!r}."
+            )
         flips = self.augmentation.flips
         if not set(flips) <= set("hvt") or ("t" in flips and self.crop[0] != self.crop[1]):
             raise ValueError(
@@ -158,22 +167,49 @@ def get(name: str, **changes: object) -> Recipe:
 def _catalogue() -> dict[str, Recipe]:
     """Every recipe, generated from its dimensions."""
     crops = {"drive": (64, 42), "stare": (128, 85), "chase": (128, 85), "hrf": (256, 170)}
-    recipes = [_mmseg(s, loss, *crops[s]) for s in crops for loss in ("ce", "ce-dice")]
+    recipes = [
+        _mmseg(dataset, head, loss, *crops[dataset])
+        for dataset in crops
+        for head in MMSEG_HEADS
+        for loss in ("ce", "ce-dice")
+    ]
+    recipes += [_paddle(s) for s in crops]
     recipes += [_small(s) for s in (*crops, "synthetic")]
     return {recipe.name: recipe for recipe in recipes}
 
 
-def _mmseg(dataset: str, loss: str, crop: int, stride: int) -> Recipe:
-    """A row of OpenMMLab's table for UNet-S5-D16 with the FCN head (reference: configs/unet)."""
+def _mmseg(dataset: str, head: str, loss: str, crop: int, stride: int) -> Recipe:
+    """A retinal row of OpenMMLab's table for UNet-S5-D16 (reference: mmsegmentation, configs/unet)."""
     return Recipe(
-        name=f"{dataset}-fcn-{loss}",
+        name=f"{dataset}-{head}-{loss}",
         dataset=dataset,
         model="unet_s5_d16",
+        model_options={"head": MMSEG_HEADS[head]},
         crop=(crop, crop),
-        augmentation=Augmentation(scale=(0.5, 2.0), flips="h", max_share=0.75, photometric=True),
+        augmentation=Augmentation(scale=(0.5, 2.0), flips="h", max_share=0.75, photometric="mmseg"),
         loss=loss,
         window=(crop, crop),
         stride=(stride, stride),
+    )
+
+
+def _paddle(dataset: str) -> Recipe:
+    """A retinal row of PaddleSeg's table for UNet (reference: PaddleSeg, configs/unet and configs/_base_)."""
+    crop = 256 if dataset == "hrf" else 128
+    return Recipe(
+        name=f"{dataset}-paddle",
+        dataset=dataset,
+        model="unet_paddle",
+        split="paddleseg",
+        normalisation="half",
+        crop=(crop, crop),
+        augmentation=Augmentation(
+            scale=(0.5, 2.0), scale_step=0.25, flips="hv", flip_v=0.1, photometric="paddleseg"
+        ),
+        loss="paddle-dice",
+        final_rate=0.0,
+        weight_decay=4e-5,
+        scales=(1280 / 3504,) if dataset == "hrf" else (1.0,),  # HRF is tested at a long side of 1280
     )
 
 

@@ -18,18 +18,21 @@ IGNORE = 255
 class Augmentation:
     """What may happen to a training window. Probabilities are 0.5 where there is a choice.
 
-    scale: factor of the image's size, uniform in this range. rotate: degrees, uniform in ± this.
-    flips: any of "h" (left-right), "v" (up-down) and "t" (on the diagonal; all three together make quarter
-    turns). max_share: draw the window again (at most 10 times) while one class covers this share of it or
-    more; 1 switches the rule off. photometric: OpenMMLab's brightness, contrast, saturation and hue. jitter:
+    scale: factor of the image's size, uniform in this range, or (scale_step > 0) one of low, low + step, ...,
+    high. rotate: degrees, uniform in ± this. flips: any of "h" (left-right), "v" (up-down, for a share
+    `flip_v` of the windows) and "t" (on the diagonal; all three together make quarter turns). max_share: draw
+    the window again (at most 10 times) while one class covers this share of it or more; 1 switches the rule
+    off. photometric: brightness, contrast, saturation and hue as "mmseg" or "paddleseg" change them. jitter:
     contrast factor and brightness shift, uniform in ± this, in units of the normalised image.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
+    scale_step: float = 0.0
     rotate: float = 0.0
     flips: str = ""
+    flip_v: float = 0.5
     max_share: float = 1.0
-    photometric: bool = False
+    photometric: str = ""
     jitter: float = 0.0
 
 
@@ -52,14 +55,19 @@ def sample_batch(
     Source: mmsegmentation 0.30, datasets/pipelines/transforms.py (Resize, RandomCrop with cat_max_ratio).
     """
     tries = 11 if augment.max_share < 1 else 1  # one draw and ten more
-    y, x = _window_grid(len(index), tries, images.shape[-2:], crop, augment, generator)  # (B, tries, h, w)
-    fine_y, fine_x = labels.shape[1] / images.shape[2], labels.shape[2] / images.shape[3]
-    candidates = _read_nearest(labels, index, (y + 0.5) * fine_y - 0.5, (x + 0.5) * fine_x - 0.5)
-    accepted = _largest_share(candidates, num_classes) < augment.max_share  # (B, tries)
-    accepted[:, -1] = True  # the last draw is kept in any case
-    chosen = accepted.int().argmax(dim=1)  # the first that was accepted
-    each = torch.arange(len(index), device=images.device)
-    return _read_bilinear(images, index, y[each, chosen], x[each, chosen]), candidates[each, chosen].long()
+    places, offsets = _window_grid(len(index), tries, images.shape[-2:], crop, augment, generator)
+    ratio = [fine / coarse for fine, coarse in zip(labels.shape[1:], images.shape[2:], strict=True)]
+    ratio = torch.tensor(ratio, device=images.device)[:, None, None, None]  # (2, 1, 1, 1)
+    accepted = torch.zeros(len(index), 1, 1, dtype=torch.bool, device=images.device)
+    grid, window = offsets, labels.new_zeros(len(index), *crop)
+    for place in places:
+        here = place + offsets  # (2, B, h, w): y and x of every pixel
+        seen = _read_nearest(labels, index, *((here + 0.5) * ratio - 0.5))  # (B, h, w)
+        grid, window = torch.where(accepted, grid, here), torch.where(accepted, window, seen)
+        accepted = accepted | (_largest_share(seen, num_classes) < augment.max_share)[:, None, None]
+        if images.device.type == "cpu" and accepted.all():  # on a GPU the question would make every step wait
+            break
+    return _read_bilinear(images, index, *grid), window.long()
 
 
 def photometric_distortion(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -85,6 +93,36 @@ def photometric_distortion(images: Tensor, generator: torch.Generator) -> Tensor
     hue = (hue + draw(-0.1, 0.1, 0)[:, 0]) % 1
     images = hsv_to_rgb(torch.stack([hue, saturation, value], dim=1))
     return (images * torch.where(early, 1, contrast)).clamp(0, 1)
+
+
+def colour_jitter(images: Tensor, generator: torch.Generator) -> Tensor:
+    """PaddleSeg's brightness, contrast, saturation and hue; (B, 3, H, W) in [0, 1].
+
+    Each for half of the images and in an order of its own for each image. The first three mix the image with
+    black, with its mean grey and with its own grey version, at a factor U(0.6, 1.4); hue is turned by up to
+    18 / 255 of the circle. Clipped to [0, 1] after each step.
+
+    Source: PaddleSeg, transforms/transforms.py, RandomDistort (there on uint8, here without rounding).
+    """
+    count = len(images)
+    order = _uniform(generator, 0, 1, 4, count).argsort(dim=0)  # (4, B): what comes first, second, ...
+    use = _uniform(generator, 0, 1, 4, count) < 0.5  # (4, B)
+    factor = torch.where(use, _uniform(generator, 0.6, 1.4, 4, count), 1)[:, :, None, None, None]
+    turn = torch.where(use[3], _uniform(generator, -18 / 255, 18 / 255, count), 0)[:, None, None]  # (B, 1, 1)
+    for which in order:
+        grey = rgb_to_grey(images)  # (B, 1, H, W)
+        hue, saturation, value = rgb_to_hsv(images).unbind(1)
+        results = [
+            images * factor[0],
+            grey.mean(dim=(2, 3), keepdim=True).lerp(images, factor[1]),
+            grey.lerp(images, factor[2]),
+            hsv_to_rgb(torch.stack([(hue + turn) % 1, saturation, value], dim=1)),
+        ]
+        images = torch.stack(results)[which, torch.arange(count, device=images.device)].clamp(0, 1)
+    return images
+
+
+PHOTOMETRICS = {"mmseg": photometric_distortion, "paddleseg": colour_jitter}
 
 
 def normalise(images: Tensor, how: str) -> Tensor:
@@ -139,6 +177,12 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     ]
 
 
+def rgb_to_grey(rgb: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W): the luma of ITU-R 601, as Pillow's mode L."""
+    weights = torch.tensor([0.299, 0.587, 0.114], device=rgb.device)[None, :, None, None]
+    return (rgb * weights).sum(dim=1, keepdim=True)
+
+
 def rgb_to_hsv(rgb: Tensor) -> Tensor:
     """(B, 3, H, W) in [0, 1] -> hue, saturation, value, all in [0, 1]; hue 0 is red, 1/3 green."""
     value, top = rgb.max(dim=1)
@@ -167,16 +211,21 @@ def _window_grid(
     augment: Augmentation,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Where to read each window: y and x (B, tries, h, w) in pixels; 0 is the first pixel's centre."""
+    """Where to read: centres (tries, 2, B, 1, 1) and the pixels around them (2, B, h, w); y and x in pixels.
+
+    0 is the centre of the first pixel. The tries of a window differ in their place only.
+    """
     device = generator.device
-    scale = _uniform(
-        generator, *augment.scale, batch, 1, 1, 1
-    )  # the tries of a window share all but their place
-    angle = math.radians(1) * _uniform(generator, -augment.rotate, augment.rotate, batch, 1, 1, 1)
+    scale = _uniform(generator, *augment.scale, batch, 1, 1)
+    if augment.scale_step:
+        low, high = augment.scale
+        choices = round((high - low) / augment.scale_step) + 1
+        scale = low + augment.scale_step * _uniform(generator, 0, choices, batch, 1, 1).floor()
+    angle = math.radians(1) * _uniform(generator, -augment.rotate, augment.rotate, batch, 1, 1)
     centre = []
     for side, window in zip(size, crop, strict=True):
         room = (side * scale - window).clamp(min=0).floor()  # how far it may slide on the scaled image
-        offset = (_uniform(generator, 0, 1, batch, tries, 1, 1) * (room + 1)).floor()  # whole pixels
+        offset = (_uniform(generator, 0, 1, tries, batch, 1, 1) * (room + 1)).floor()  # whole pixels
         centre.append((offset + window / 2) / scale - 0.5)
     v, u = torch.meshgrid(
         *(torch.arange(n, device=device) - (n - 1) / 2 for n in crop), indexing="ij"
@@ -185,37 +234,39 @@ def _window_grid(
     if "h" in augment.flips:
         u = u * _sign(generator, batch)
     if "v" in augment.flips:
-        v = v * _sign(generator, batch)
+        v = v * _sign(generator, batch, augment.flip_v)
     if "t" in augment.flips:
         swap = _sign(generator, batch) > 0
         v, u = torch.where(swap, u, v), torch.where(swap, v, u)
-    return centre[0] + angle.cos() * v - angle.sin() * u, centre[1] + angle.sin() * v + angle.cos() * u
+    turned = angle.cos() * v - angle.sin() * u, angle.sin() * v + angle.cos() * u
+    return torch.stack(centre, dim=1), torch.stack(turned)
 
 
 def _read_nearest(labels: Tensor, index: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """labels (N, H, W) of `index` (B,) at the pixels nearest to y, x (B, tries, h, w); outside is 255."""
+    """labels (N, H, W) of `index` (B,) at the pixels nearest to y, x (B, h, w); outside is 255."""
     _, height, width = labels.shape
     y, x = y.round().long(), x.round().long()
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    place = (index[:, None, None, None] * height + y.clamp(0, height - 1)) * width + x.clamp(0, width - 1)
+    place = (index[:, None, None] * height + y.clamp(0, height - 1)) * width + x.clamp(0, width - 1)
     return torch.where(inside, labels.take(place), IGNORE)
 
 
 def _read_bilinear(images: Tensor, index: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """images (N, 3, H, W) of `index` (B,) at y, x (B, h, w), between four pixels: (B, 3, h, w) in [0, 1]."""
-    _, channels, height, width = images.shape
+    _, _, height, width = images.shape
+    pixels = images.movedim(1, -1).flatten(0, 2)  # (N H W, 3), without a copy if stored channels last
     inside = (y.round() >= 0) & (y.round() < height) & (x.round() >= 0) & (x.round() < width)
     y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)  # the outermost half pixel repeats the border
-    plane = index[:, None] * channels + torch.arange(channels, device=images.device)  # (B, 3)
     top, left = y.floor(), x.floor()
     total = 0
     for row in (top, top + 1):
         for column in (left, left + 1):
-            weight = (1 - (y - row).abs()) * (1 - (x - column).abs()) * inside
-            place = row.long().clamp(max=height - 1) * width + column.long().clamp(max=width - 1)  # (B, h, w)
-            pixels = images.take(plane[:, :, None, None] * (height * width) + place[:, None])  # (B, 3, h, w)
-            total = total + weight[:, None] * pixels
-    return total / 255
+            weight = (1 - (y - row).abs()) * (1 - (x - column).abs()) * inside  # (B, h, w)
+            line = index[:, None, None] * height + row.long().clamp(max=height - 1)
+            place = line * width + column.long().clamp(max=width - 1)
+            corner = pixels.index_select(0, place.flatten()).unflatten(0, place.shape)  # (B, h, w, 3)
+            total = total + weight[..., None] * corner
+    return (total / 255).movedim(-1, 1)
 
 
 def _largest_share(labels: Tensor, num_classes: int) -> Tensor:
@@ -228,6 +279,6 @@ def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -
     return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
 
 
-def _sign(generator: torch.Generator, batch: int) -> Tensor:
-    """-1 or 1 by a fair coin, (B, 1, 1, 1)."""
-    return torch.where(_uniform(generator, 0, 1, batch, 1, 1, 1) < 0.5, -1.0, 1.0)
+def _sign(generator: torch.Generator, batch: int, minus: float = 0.5) -> Tensor:
+    """-1 for a share `minus`, else 1; (B, 1, 1)."""
+    return torch.where(_uniform(generator, 0, 1, batch, 1, 1) < minus, -1.0, 1.0)
