@@ -17,7 +17,7 @@ def lively(module: nn.Module) -> nn.Module:
         if isinstance(m, nn.BatchNorm2d):
             for x, low, high in (
                 (m.weight, 0.5, 2),
-                (m.bias, -1, 1),
+                (m.bias, 0.5, 1.5),  # or the ReLU could silence a whole branch
                 (m.running_mean, -1, 1),
                 (m.running_var, 0.5, 2),
             ):
