@@ -10,8 +10,9 @@ import torchinfo
 from torch import nn
 from torch.nn import functional as F
 
-from u2learn import ULevel, unet_2015, unet_paddle, unet_s5_d16, unet_small, wnet_small
-from u2learn.models.conv import ConvBlock, double_conv, downsample, resize_like
+from u2learn import ULevel, UNet, unet_2015, unet_paddle, unet_s5_d16, unet_small, wnet_small
+from u2learn.models.conv import ConvBlock, FloorPool, double_conv, downsample, resize_like
+from u2learn.models.heads import aspp_head, fcn_head, psp_head
 from u2learn.models.ulevel import ResizeConvJoin, UpConvCropJoin
 from u2learn.models.weights import part, read_tensors, write_tensors
 
@@ -125,6 +126,24 @@ class TestUNetS5D16(ModelContract):
     build = staticmethod(unet_s5_d16)
 
 
+def narrow(head, num_classes: int) -> UNet:
+    """A U of two levels with this head and an auxiliary one, for the contract alone."""
+    body = unet_small(num_classes, width=6, depth=2).body
+    return UNet(body, head(6, 4, num_classes), fcn_head(12, 4, num_classes))
+
+
+class TestUNetWithPSPHead(ModelContract):
+    outputs = 2
+    training_only = ("auxiliary",)
+    build = staticmethod(partial(narrow, psp_head))
+
+
+class TestUNetWithASPPHead(ModelContract):
+    outputs = 2
+    training_only = ("auxiliary",)
+    build = staticmethod(partial(narrow, aspp_head))
+
+
 class TestUNetPaddle(ModelContract):
     build = staticmethod(unet_paddle)
 
@@ -162,14 +181,19 @@ def count(model: nn.Module, channels: int = 3, side: int = 32) -> int:
         (lambda: unet_s5_d16(19), 29_062_886),
         (lambda: unet_s5_d16(2, auxiliary=False), 28_986_690),
         (lambda: unet_s5_d16(19, auxiliary=False), 28_987_795),
+        (lambda: unet_s5_d16(2, "psp"), 29_046_276),
+        (lambda: unet_s5_d16(2, "aspp"), 29_064_996),
+        (lambda: unet_s5_d16(2, "psp", auxiliary=False), 28_972_290),
+        (lambda: unet_s5_d16(2, "aspp", auxiliary=False), 28_991_010),
         (lambda: unet_s5_d16(2).head, 37_122),
+        (lambda: unet_s5_d16(2, "psp").head, 22_722),
+        (lambda: unet_s5_d16(2, "aspp").head, 41_442),
         (lambda: unet_paddle(2), 13_396_418),
         (lambda: unet_paddle(19), 13_406_227),
     ],
-    ids=["body", "s5-2", "s5-19", "s5-2-inference", "s5-19-inference", "head", "paddle-2", "paddle-19"],
 )
 def test_parameter_counts(build, parameters):
-    model = build()
+    model = build().eval()
     assert count(model, channels=64 if model.__class__ is nn.Sequential else 3) == parameters
     assert sum(p.numel() for p in model.parameters()) == parameters
 
@@ -337,11 +361,18 @@ def body_first(body: ULevel) -> ULevel:
     return body
 
 
-@pytest.mark.parametrize(("build", "halve"), [(unet_small, False), (unet_s5_d16, True), (unet_paddle, False)])
-def test_whole_networks_equal_a_flat_u(build, halve):
+@pytest.mark.parametrize(
+    ("build", "halve", "size"),
+    [
+        (unet_small, False, (20, 17)),
+        (unet_s5_d16, True, (20, 17)),
+        (unet_paddle, False, (32, 16)),  # where rounding up or down is the same
+    ],
+)
+def test_whole_networks_equal_a_flat_u(build, halve, size):
     torch.manual_seed(0)
     model = build().double().train()
-    image = torch.rand(2, 3, 20, 17, dtype=torch.double)
+    image = torch.rand(2, 3, *size, dtype=torch.double)
     for a, b in zip(model.body(image), flat_u(model, image, halve), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7)
 
@@ -390,14 +421,22 @@ def test_down_rounds_up_and_resize_goes_to_the_size():
     torch.testing.assert_close(resize_like(x, torch.empty(1, 9, 11, 3)), resize(x, (11, 3)))
 
 
+@pytest.mark.parametrize("size", [(5, 7), (6, 8), (1, 7), (1, 1), (2, 3)])
+def test_floor_pool_drops_the_last_row_of_an_odd_map_and_keeps_a_side_of_1(size):
+    x = torch.randn(2, 3, *size)
+    h, w = (max(1, side // 2) for side in size)
+    assert torch.equal(FloorPool()(x), pool(x)[..., :h, :w])
+
+
 def test_unknown_head_is_refused_with_those_that_there_are():
-    with pytest.raises(ValueError, match=r"'psq'.*fcn"):
+    with pytest.raises(ValueError, match=r"'psq'.*aspp, fcn, psp"):
         unet_s5_d16(head="psq")
 
 
-def test_s5_d16_starts_as_openmmlab_does():
+@pytest.mark.parametrize("head", ["fcn", "psp", "aspp"])
+def test_s5_d16_starts_as_openmmlab_does(head):
     torch.manual_seed(0)
-    model = unet_s5_d16()
+    model = unet_s5_d16(head=head)
     classifiers = 0
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):

@@ -2,6 +2,7 @@
 
 from u2learn.inference import load_model, predict, pretrained, segment
 from u2learn.models.conv import ConvBlock
+from u2learn.models.official import load_official, to_official
 from u2learn.models.ulevel import ULevel
 from u2learn.models.unet import UNet, WNet, unet_2015, unet_paddle, unet_s5_d16, unet_small, wnet_small
 
@@ -12,9 +13,11 @@ __all__ = [
     "UNet",
     "WNet",
     "load_model",
+    "load_official",
     "predict",
     "pretrained",
     "segment",
+    "to_official",
     "unet_2015",
     "unet_paddle",
     "unet_s5_d16",

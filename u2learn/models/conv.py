@@ -45,6 +45,18 @@ def downsample() -> nn.MaxPool2d:
     return nn.MaxPool2d(2, ceil_mode=True)
 
 
+class FloorPool(nn.Module):
+    """Half the size, rounded down, (B, C, H, W) -> (B, C, ⌊H/2⌋, ⌊W/2⌋); a side of 1 stays 1.
+
+    Only for networks that were trained so: it drops the last row of an odd map.
+
+    Source: PaddleSeg, paddleseg/models/unet.py; the side of 1 is ours, where there is an error.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, [min(2, side) for side in x.shape[-2:]])
+
+
 def resize_like(x: Tensor, like: Tensor) -> Tensor:
     """`x` (B, C, h, w) resized bilinearly to the height and width of `like` (..., H, W)."""
     if x.shape[-2:] == like.shape[-2:]:

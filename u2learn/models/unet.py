@@ -6,8 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from u2learn.models.conv import double_conv, resize_like
-from u2learn.models.heads import fcn_head
+from u2learn.models.conv import FloorPool, double_conv, downsample, resize_like
+from u2learn.models.heads import aspp_head, fcn_head, psp_head
 from u2learn.models.ulevel import ResizeConvJoin, ULevel, UpConvCropJoin
 
 
@@ -17,11 +17,13 @@ def u(
     convs: Callable[[int, int], nn.Module],
     join: Callable[[int, int], nn.Module] | None = None,
     in_channels: int = 3,
+    down: Callable[[], nn.Module] = downsample,
 ) -> nn.Module:
     """Nest `ULevel`s: level i has `channels[i]` after its encoder and `out[i]` after its decoder.
 
     The last of `channels` is the bottom's. `convs(a, b)` makes an encoder or decoder; `join(deep, deep // 2)`
-    one that halves the deep channels on the way up, and None the plain resize-and-stack that keeps them.
+    one that halves the deep channels on the way up, and None the plain resize-and-stack that keeps them;
+    `down()` the way to the next scale.
     """
     if len(channels) == 1:
         return convs(in_channels, channels[0])
@@ -29,8 +31,9 @@ def u(
     up = deep // 2 if join else deep
     return ULevel(
         encode=convs(in_channels, channels[0]),
-        inner=u(channels[1:], out[1:], convs, join, channels[0]),
+        inner=u(channels[1:], out[1:], convs, join, channels[0], down),
         decode=convs(up + channels[0], out[0]),
+        down=down(),
         join=join(deep, up) if join else None,
     )
 
@@ -39,8 +42,8 @@ class UNet(nn.Module):
     """A U with a head on its finest map and, while training, an auxiliary head on the next one.
 
     Image (B, 3, H, W) -> [logits (B, K, H, W), auxiliary logits (B, K, H, W)]; in eval mode only the first.
-    Any H and W from 1 up (while training batch norm wants more than one value at the bottom: B > 1 if it is
-    1x1).
+    Any H and W from 1 up. (While training, batch norm wants more than one value a channel: B > 1 if the
+    bottom is 1x1, or if the head pools the whole map.)
     """
 
     def __init__(self, body: nn.Module, head: nn.Module, auxiliary: nn.Module | None = None):
@@ -58,7 +61,8 @@ class UNet(nn.Module):
 def unet_s5_d16(num_classes: int = 2, head: str = "fcn", auxiliary: bool = True) -> UNet:
     """OpenMMLab's UNet-S5-D16: five stages of 64 to 1024 channels, 1/16 at the bottom, bias-free blocks.
 
-    28,949,568 parameters in the body; 29,060,676 with the FCN head, the auxiliary head and 2 classes.
+    `head` is "fcn" (no context), "psp" (PSPNet's) or "aspp" (DeepLabV3's). 28,949,568 parameters in the body;
+    with auxiliary head and 2 classes 29,060,676 (FCN), 29,046,276 (PSP) or 29,064,996 (ASPP) in all.
 
     Raises:
         ValueError: the head is not one that we have.
@@ -68,9 +72,10 @@ def unet_s5_d16(num_classes: int = 2, head: str = "fcn", auxiliary: bool = True)
     if head not in HEADS:
         raise ValueError(f"unet_s5_d16 has no head {head!r}; choose one of: {', '.join(sorted(HEADS))}.")
     convs = partial(double_conv, bias=False)
+    make_head, channels = HEADS[head]
     net = UNet(
         body=u([64, 128, 256, 512, 1024], [64, 128, 256, 512], convs, ResizeConvJoin),
-        head=HEADS[head](64, 64, num_classes),
+        head=make_head(64, channels, num_classes),
         auxiliary=fcn_head(128, 64, num_classes) if auxiliary else None,
     )
     return net.apply(_kaiming_fan_out)
@@ -79,11 +84,12 @@ def unet_s5_d16(num_classes: int = 2, head: str = "fcn", auxiliary: bool = True)
 def unet_paddle(num_classes: int = 2) -> UNet:
     """PaddleSeg's UNet: 512 channels at the bottom instead of 1024, no convolution before the join.
 
+    Its pooling rounds down, so that trained weights mean the same here at odd sizes too.
     13,396,418 parameters for 2 classes, 13,406,227 for 19.
 
     Source: PaddleSeg, paddleseg/models/unet.py, with `use_deconv: False`.
     """
-    body = u([64, 128, 256, 512, 512], [64, 64, 128, 256], double_conv)
+    body = u([64, 128, 256, 512, 512], [64, 64, 128, 256], double_conv, down=FloorPool)
     return UNet(body, head=nn.Conv2d(64, num_classes, kernel_size=3, padding=1))
 
 
@@ -161,7 +167,7 @@ def unet_2015(num_classes: int = 2, in_channels: int = 1) -> UNet2015:
     return net
 
 
-HEADS = {"fcn": fcn_head}
+HEADS = {"fcn": (fcn_head, 64), "psp": (psp_head, 16), "aspp": (aspp_head, 16)}  # and their inner channels
 
 
 def _kaiming_fan_out(module: nn.Module) -> None:
