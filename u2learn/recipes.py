@@ -220,10 +220,11 @@ def _small(dataset: str) -> Recipe:
         dataset=dataset,
         model="unet_small",
         model_options={"width": 8, "depth": 4},
-        side=640,
+        side=720,
         normalisation="image",
         crop=(128, 128),
-        augmentation=Augmentation(scale=(0.8, 1.25), rotate=20, flips="hvt", jitter=0.1, max_share=0.93),
+        # Quarter turns only: reading between pixels would blur what the test shows sharp.
+        augmentation=Augmentation(flips="hvt", jitter=0.1),
         batch=4,
         loss="small",
         optimiser="adamw",
@@ -232,7 +233,7 @@ def _small(dataset: str) -> Recipe:
         weight_decay=0.01,
         warm_up=0.2,
         ema=0.995,
-        iterations=3000,
+        iterations=4400,
         flips="hv",
         evaluations=5,
     )
