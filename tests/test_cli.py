@@ -1,7 +1,9 @@
 """The command line: help, training to record, maps of photographs, and one sentence for every mistake."""
 
+import dataclasses
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import u2learn
 from u2learn import cli, recipes, results
 from u2learn.data.augment import Augmentation
 from u2learn.data.pairs import Example
@@ -247,6 +250,56 @@ def test_reproduce_does_again_what_an_older_recipe_did(tiny, monkeypatch):
     results.records.cache_clear()
     run("reproduce", "tiny-small", "--seeds", 1)
     assert json.loads(path.read_text())["recipe"]["learning_rate"] == 0.02
+
+
+def test_reproduce_within_minutes(tiny, capsys):
+    run("reproduce", "tiny-small", "--seeds", 2, "--minutes", 0)
+    out = capsys.readouterr().out
+    assert "Time is up at iteration 12 of 12" not in out and "Time is up at iteration" in out
+    assert not list((tiny / "results").iterdir())
+    run("reproduce", "tiny-small", "--seeds", 2, "--minutes", 10)
+    assert {path.name for path in (tiny / "results").glob("tiny*")} == {
+        "tiny-small-seed0.json",
+        "tiny-small-seed1.json",
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("runs", "--weights", "x.pth", "--recipe", "tiny-small"),
+        ("--weights", "x.pth"),
+        ("runs", "--recipe", "tiny-small"),
+    ],
+)
+def test_evaluate_takes_a_run_or_weights_with_a_recipe(tiny, arguments):
+    assert "--recipe" in failure("evaluate", *arguments)
+
+
+def test_evaluate_official_weights_beside_what_was_reported(tiny, monkeypatch, capsys):
+    recipe = dataclasses.replace(
+        TINY, name="drive-paddle", dataset="drive", model="unet_paddle", model_options={}, loss="paddle-dice"
+    )
+    monkeypatch.setattr(recipes, "_catalogue", lambda: {recipe.name: recipe})
+    state = u2learn.to_official(u2learn.unet_paddle())
+    with open(tiny / "model.pdparams", "wb") as file:
+        pickle.dump({name: x.numpy() for name, x in state.items()}, file)
+    run("evaluate", "--weights", tiny / "model.pdparams", "--recipe", "drive-paddle", "--record")
+    out = capsys.readouterr().out
+    assert "DICE     reported 89.50, here " in out and "AUC ROC  reported 95.58, here " in out
+    record = json.loads((tiny / "results" / "drive-paddle-official.json").read_text())
+    ours = 100 * record["scores"]["image"]["mdice"]
+    assert f"here {ours:.2f}, difference {ours - 89.5:+.2f}" in out
+    assert "--export" in failure(
+        "evaluate", "--weights", "model.pdparams", "--recipe", "drive-paddle", "--export", "x"
+    )
+    assert "model.pth" in failure("evaluate", "--weights", "model.pth", "--recipe", "drive-paddle")
+
+
+def test_suites_name_recipes_that_there_are():
+    assert len(cli.SUITES["retina-openmmlab"]) == 24 and len(cli.SUITES["retina-paddle"]) == 4
+    assert {name for suite in cli.SUITES.values() for name in suite} <= set(recipes.names())
 
 
 def test_an_unknown_suite_is_a_sentence_with_suites_and_recipes(tiny):

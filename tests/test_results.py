@@ -1,5 +1,6 @@
 """Results: records there and back, what they say, reported numbers, and the table that is made of both."""
 
+import hashlib
 import json
 import math
 import statistics
@@ -11,7 +12,7 @@ import torch
 from sklearn.metrics import f1_score
 from torch import nn
 
-from u2learn import recipes, results
+from u2learn import recipes, results, to_official, unet_s5_d16
 from u2learn.data.augment import Augmentation
 from u2learn.data.pairs import Example
 from u2learn.inference import evaluate, load_model
@@ -145,6 +146,36 @@ def test_reported_rows():
 def test_best_reported(dataset, unet, wnet):
     assert float(results.best_reported(dataset, "UNet-S5-D16")) == unet
     assert float(results.best_reported(dataset, "W-Net")) == wnet
+
+
+@pytest.mark.parametrize(
+    ("name", "due"),
+    [
+        ("drive-fcn-ce", {"Dice": "78.67", "mDice": "88.38"}),
+        ("stare-psp-ce-dice", {"Dice": "82.84", "mDice": "90.72"}),
+        ("hrf-deeplabv3-ce", {"Dice": "80.21", "mDice": "89.32"}),
+        ("chase-paddle", {"DICE": "88.54", "mIoU": "80.87", "AUC ROC": "95.69"}),
+        ("drive-small", {}),
+        ("synthetic-small", {}),
+    ],
+)
+def test_what_was_reported_for_a_recipe(name, due):
+    found = results.reported_for(recipes.get(name))
+    assert {metric: value for metric, value in found.items() if metric != "Mem"} == due
+
+
+def test_every_retinal_unet_row_has_its_recipe():
+    """Backwards: each reported score of OpenMMLab and PaddleSeg on a retinal set belongs to one recipe."""
+    found = {
+        (name, *item) for name in recipes.names() for item in results.reported_for(recipes.get(name)).items()
+    }
+    rows = {
+        (row["dataset"], row["head"], row["loss"], row["metric"], row["value"])
+        for row in results.reported()
+        if row["dataset"] in results.SETS.values()
+        and row["model"].startswith(("UNet-S5-D16", "PaddleSeg UNet"))
+    }
+    assert len(found) == len(rows) == 24 * 3 + 4 * 3
 
 
 def test_the_best_is_of_six_rows():
@@ -288,6 +319,24 @@ def test_a_record_says_what_was_done_and_what_came_out(measured):
         for name in ("dice", "mdice", "iou", "miou", "accuracy", "sensitivity", "specificity", "auc"):
             assert record["scores"][protocol][name] == pytest.approx(scores[name], abs=1e-6), (protocol, name)
     assert len({record["scores"][p]["dice"] for p in due}) > 2  # the protocols do differ
+
+
+def test_official_weights_are_measured_by_the_recipes_test(trained, tmp_path, monkeypatch):
+    """The file of another network with the published names: what comes out is that network's own score."""
+    _, _, parts = trained
+    monkeypatch.setattr(Recipe, "examples", lambda self, part: parts[part][:1])
+    recipe = recipes.get("drive-fcn-ce", window=None, stride=None)
+    torch.manual_seed(0)
+    theirs = unet_s5_d16().eval()
+    path = tmp_path / "fcn.pth"
+    torch.save({"state_dict": to_official(theirs), "meta": {}}, path)
+    record = results.measure_official(path, recipe, "cpu", progress=False)
+    due = evaluate(theirs, recipe, parts["test"][:1]).score()
+    assert record["scores"]["image"]["auc"] == pytest.approx(due["auc"], abs=1e-6)
+    assert record["weights"] == {"file": "fcn.pth", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert Recipe.from_json(json.dumps(record["official"])) == recipe
+    assert record["parameters"] == 29_060_676 and "recipe" not in record and "seed" not in record
+    json.dumps(record)
 
 
 def test_the_curve_goes_from_all_to_nothing(measured):

@@ -15,7 +15,7 @@ from u2learn.data.pairs import Example
 from u2learn.data.synthetic import SyntheticRetina
 from u2learn.inference import evaluate, load_model
 from u2learn.recipes import LOSSES, Recipe
-from u2learn.training import DivergedError, Run, TrainingData, read_log, train
+from u2learn.training import DivergedError, Run, TimeIsUpError, TrainingData, read_log, train
 
 
 def tiny(**changes) -> Recipe:
@@ -219,6 +219,23 @@ def test_a_step_follows_the_gradient_of_the_recipes_loss(tmp_path, monkeypatch):
     assert got.item() == pytest.approx(loss.item(), rel=1e-5) and not got.requires_grad
     for (name, p), q in zip(state.model.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(p.detach(), (q - 0.1 * q.grad).detach(), rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_when_the_time_is_up_the_run_is_safe_and_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECK_EVERY", 3)
+    recipe = tiny(ema=0.9)
+    clock = [0.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock.__setitem__(0, clock[0] + 1) or clock[0])
+    with pytest.raises(TimeIsUpError) as stop:
+        train(recipe, tmp_path / "cut", CROSSES, MORE, device="cpu", progress=False, minutes=0.1)
+    position = json.loads(_position(tmp_path / "cut"))
+    assert 0 < position["iteration"] < 20
+    assert f"iteration {position['iteration']} of 20" in str(stop.value)
+    assert str(tmp_path / "cut") in str(stop.value) and "\n" not in str(stop.value)
+    run(tmp_path / "cut", recipe)
+    run(tmp_path / "whole", recipe)
+    assert same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+    train(recipe, tmp_path / "cut", CROSSES, MORE, device="cpu", minutes=0)  # nothing left to do
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """The command line: `u2learn data | train | evaluate | predict | reproduce | report`."""
 
 import argparse
+import math
 import os
 import sys
+import time
 from pathlib import Path
 
 from PIL import Image
@@ -10,7 +12,14 @@ from PIL import Image
 from u2learn import inference, recipes, results, training
 from u2learn.data import pairs, store
 
-SUITES = {"retina-small": ["drive-small", "stare-small", "chase-small"]}
+RETINA = ("drive", "stare", "chase", "hrf")
+SUITES = {
+    "retina-small": ["drive-small", "stare-small", "chase-small"],
+    "retina-openmmlab": [
+        f"{s}-{head}-{loss}" for loss in ("ce", "ce-dice") for head in recipes.MMSEG_HEADS for s in RETINA
+    ],
+    "retina-paddle": [f"{s}-paddle" for s in RETINA],
+}
 SEEDS = 5
 
 
@@ -54,6 +63,13 @@ def train(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
+    if (options.folder is None) == (options.weights is None) or bool(options.weights) != bool(options.recipe):
+        raise ValueError(
+            "evaluate takes a run's folder, or else --weights with the --recipe to test them by."
+        )
+    if options.weights:
+        evaluate_official(options)
+        return
     record = results.measure(options.folder)
     print(_score_table(record["scores"]))
     if options.export:
@@ -61,6 +77,21 @@ def evaluate(options: argparse.Namespace) -> None:
         print(f"Written: {options.export}")
     if options.record:
         print(f"Written: {results.write_record(_record_name(record), record)}")
+
+
+def evaluate_official(options: argparse.Namespace) -> None:
+    """Weights that others published, beside what they reported for them."""
+    if options.export:
+        raise ValueError("--export writes what was trained here; official weights stay in their own file.")
+    recipe = recipes.get(options.recipe)
+    record = results.measure_official(options.weights, recipe)
+    print(_score_table(record["scores"]))
+    for metric, value in results.reported_for(recipe).items():
+        if metric in results.COLUMNS:
+            ours = 100 * record["scores"]["image"][results.COLUMNS[metric]]
+            print(f"{metric:8} reported {value}, here {ours:.2f}, difference {ours - float(value):+.2f}")
+    if options.record:
+        print(f"Written: {results.write_record(f'{recipe.name}-official', record)}")
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -89,19 +120,24 @@ def reproduce(options: argparse.Namespace) -> None:
         raise ValueError(f"There is no suite and no recipe {options.suite!r}. There are: {known}.")
     names = SUITES.get(options.suite, [options.suite])
     runs = [recipes.get(name, seed=seed) for seed in range(options.seeds) for name in names]
+    end = time.monotonic() + 60 * options.minutes
     for done, recipe in enumerate(runs):
         print(f"{done + 1} of {len(runs)}: {recipe.name}, seed {recipe.seed}", flush=True)
         record = results.records().get(f"{recipe.name}-seed{recipe.seed}")
         if record and results.is_current(record):
             continue
         folder = runs_folder() / f"{recipe.name}-seed{recipe.seed}"
-        training.train(recipe, folder, device=options.device)
-        record = results.measure(folder)
+        try:
+            training.train(recipe, folder, device=options.device, minutes=(end - time.monotonic()) / 60)
+        except training.TimeIsUpError as stop:
+            print(stop)
+            return
+        record = results.measure(folder, options.device)
         results.write_record(_record_name(record), record)
         print(_score_table(record["scores"]), flush=True)
-    for recipe in runs[: len(names)]:
+    for dataset, recipe in {recipe.dataset: recipe for recipe in runs if recipe.split == "mmseg"}.items():
         if all(example.second is not None for example in recipe.examples("test")):
-            results.write_record(f"{recipe.dataset}-second-observer", results.measure_second_observer(recipe))
+            results.write_record(f"{dataset}-second-observer", results.measure_second_observer(recipe))
 
 
 def report(options: argparse.Namespace) -> None:
@@ -206,7 +242,11 @@ def _parser() -> argparse.ArgumentParser:
         "score a finished run under every protocol",
         "u2learn evaluate runs/drive-small-seed0",
     )
-    sub.add_argument("folder", type=Path, help="the run's folder")
+    sub.add_argument("folder", type=Path, nargs="?", help="the run's folder")
+    sub.add_argument("--weights", type=Path, help="official weights (.pth, .pdparams) instead of a run")
+    sub.add_argument(
+        "--recipe", choices=recipes.names(), metavar="RECIPE", help="whose test the weights take"
+    )
     sub.add_argument("--record", action="store_true", help="also write the record into results/")
     sub.add_argument(
         "--export", type=Path, help="also write the weights alone, with their recipe, to this file"
@@ -237,6 +277,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("suite", help=f"a suite ({', '.join(SUITES)}) or one recipe")
     sub.add_argument("--seeds", type=int, default=SEEDS, help=f"how many seeds (default {SEEDS})")
+    sub.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after that long (default: when done)"
+    )
     sub.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
 
     sub = command(commands, "report", report, "write the table of results into the README", "u2learn report")

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import hashlib
 import json
 import math
 import platform
@@ -11,15 +12,17 @@ import subprocess
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import u2learn
 from u2learn import recipes
 from u2learn.inference import evaluate, load_model, segment
 from u2learn.metrics.overlap import BINS, OverlapScores
+from u2learn.models.official import load_official
 from u2learn.models.weights import read_tensors, write_text
 from u2learn.recipes import LOSSES, Recipe
-from u2learn.training import device_name, read_log
+from u2learn.training import device_name, pick_device, read_log
 
 # Whose rule turns a prediction into a score: (region, pooling, where the threshold comes from).
 PROTOCOLS = {
@@ -30,6 +33,17 @@ PROTOCOLS = {
     "field, mean of images": ("field", "image", 0.5),
 }
 SETS = {"drive": "DRIVE", "stare": "STARE", "chase": "CHASE_DB1", "hrf": "HRF"}
+
+# The heads and losses of the reported tables, by their part of a recipe's name; the scores by their column.
+ROWS = {
+    "fcn": "FCN",
+    "psp": "PSPNet",
+    "deeplabv3": "DeepLabV3",
+    "paddle": "3x3 conv",
+    "ce": "CE",
+    "ce-dice": "CE(1.0)+Dice(3.0)",
+}
+COLUMNS = {"Dice": "dice", "mDice": "mdice", "DICE": "mdice", "mIoU": "miou", "AUC ROC": "auc"}
 
 
 def records_folder() -> Path:
@@ -54,37 +68,61 @@ def write_record(name: str, record: dict) -> Path:
     return path
 
 
-def measure(folder: str | Path, device: str = "cpu", progress: bool = True) -> dict:
+def measure(folder: str | Path, device: str | None = None, progress: bool = True) -> dict:
     """The record of a finished run: its recipe, what it cost, and its scores under every protocol.
 
-    The threshold of "field, chosen threshold" is the one with the best Dice on the training images.
+    It is tested on `device` (default: the GPU if there is one).
 
     Raises:
-        ValueError: the run is not finished.
+        ValueError: the run is not finished, or there is no such device.
     """
     folder = Path(folder)
     model, recipe = load_model(folder)
-    model.to(device)
     position = json.loads(read_tensors(folder / "checkpoint.safetensors")[1]["position"])
     if position["iteration"] < recipe.iterations:
         raise ValueError(
             f"The run in {folder} is at iteration {position['iteration']} of {recipe.iterations}: "
             "finish it first; `u2learn train` goes on where it stopped."
         )
-    test = evaluate(model, recipe, recipe.examples("test"), progress)
-    threshold = evaluate(model, recipe, recipe.examples("train"), progress).best_threshold("field")
     return {
         "recipe": json.loads(recipe.to_json()),
         "seed": recipe.seed,
         **provenance(position["device"]),
         "seconds": round(position["seconds"], 1),
         "cpu_seconds": round(position["cpu_seconds"], 1),
-        "parameters": sum(p.numel() for p in model.parameters()),
         **flops(recipe),
+        **_measure_model(model.to(pick_device(device)), recipe, progress),
+        "log": [_rounded(line) for line in read_log(folder)],
+    }
+
+
+def measure_official(
+    path: str | Path, recipe: Recipe, device: str | None = None, progress: bool = True
+) -> dict:
+    """The record of weights that others trained and published, tested as the recipe says.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_official`.
+    """
+    device = pick_device(device)
+    model = load_official(recipe.build_model(), path).eval()
+    return {
+        "official": json.loads(recipe.to_json()),
+        "weights": {"file": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()},
+        **provenance(device_name(device)),
+        **_measure_model(model.to(device), recipe, progress),
+    }
+
+
+def _measure_model(model: nn.Module, recipe: Recipe, progress: bool) -> dict:
+    """Scores under every protocol; the chosen threshold is the one of the best Dice on *training* images."""
+    test = evaluate(model, recipe, recipe.examples("test"), progress)
+    threshold = evaluate(model, recipe, recipe.examples("train"), progress).best_threshold("field")
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
         "threshold": threshold,
         "scores": by_protocol(test, threshold),
         "curve": curve(test),
-        "log": [_rounded(line) for line in read_log(folder)],
     }
 
 
@@ -165,6 +203,20 @@ def best_reported(dataset: str, model: str, metric: str = "Dice") -> str:
     """The best reported value for this set (as "drive"), model and metric, in percent, as it was printed."""
     rows = [r for r in reported() if (r["dataset"], r["metric"]) == (SETS[dataset], metric)]
     return max((r["value"] for r in rows if r["model"].startswith(model)), key=float)
+
+
+def reported_for(recipe: Recipe) -> dict[str, str]:
+    """What was reported for the row that this recipe reproduces: metric -> value, as printed; {} if none."""
+    head, _, loss = recipe.name.removeprefix(f"{recipe.dataset}-").partition("-")
+    if head not in ROWS:
+        return {}
+    head, loss = ROWS[head], ROWS[loss] if loss else "Dice"
+    return {
+        row["metric"]: row["value"]
+        for row in reported()
+        if row["source"].startswith("seed")  # the later of two printings, where there are two
+        and (row["dataset"], row["head"], row["loss"]) == (SETS[recipe.dataset], head, loss)
+    }
 
 
 def of_recipe(name: str) -> list[dict]:

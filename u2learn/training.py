@@ -31,6 +31,10 @@ class DivergedError(RuntimeError):
     """The loss became infinite or not a number."""
 
 
+class TimeIsUpError(RuntimeError):
+    """The minutes given are over; the checkpoint is written, and the same call goes on from there."""
+
+
 def train(
     recipe: Recipe,
     folder: str | Path,
@@ -38,6 +42,7 @@ def train(
     test_examples: Sequence[Example] | None = None,
     device: str | None = None,
     progress: bool = True,
+    minutes: float = math.inf,
 ) -> nn.Module:
     """Train as the recipe says, in `folder`; a run that was stopped there goes on where it was.
 
@@ -45,15 +50,12 @@ def train(
     the recipe keeps one), on `device` (default: the GPU if there is one).
 
     Raises:
+        TimeIsUpError: it is not done after `minutes`.
         ValueError: the folder holds a run of another recipe, the data do not fit, or there is no such device.
         DivergedError: the loss or a weight is no longer finite; the last good checkpoint stays.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.partition(":")[0] not in (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]):
-        raise ValueError(
-            f"There is no device {device!r} here (PyTorch {torch.__version__}, GPUs: "
-            f"{torch.cuda.device_count()}): leave it out, or use 'cpu'."
-        )
+    deadline = time.monotonic() + 60 * minutes
+    device = pick_device(device)
     train_examples = recipe.examples("train") if train_examples is None else train_examples
     test_examples = recipe.examples("test") if test_examples is None else test_examples
     if len(test_examples) == 0:
@@ -64,11 +66,13 @@ def train(
         with tqdm(
             total=recipe.iterations, initial=run.iteration, desc=recipe.name, disable=not progress
         ) as bar:
-            _loop(run, data, test_examples, bar)
+            _loop(run, data, test_examples, bar, deadline)
     return run.result.eval()
 
 
-def _loop(run: "Run", data: "TrainingData", test_examples: Sequence[Example], bar: tqdm) -> None:
+def _loop(
+    run: "Run", data: "TrainingData", test_examples: Sequence[Example], bar: tqdm, deadline: float
+) -> None:
     recipe, shown, loss = run.recipe, {}, math.nan
     evaluate_at = {round(recipe.iterations * (k + 1) / recipe.evaluations) for k in range(recipe.evaluations)}
     losses, saved, started = [], time.monotonic(), (time.monotonic(), time.process_time())
@@ -81,7 +85,8 @@ def _loop(run: "Run", data: "TrainingData", test_examples: Sequence[Example], ba
             run.refuse_divergence(values)
             losses, loss = [], sum(values) / len(values)
             bar.set_postfix(shown | {"loss": f"{loss:.3f}"})
-        if evaluating or (not losses and time.monotonic() - saved > SAVE_SECONDS):
+        late = not losses and time.monotonic() > deadline
+        if evaluating or late or (not losses and time.monotonic() - saved > SAVE_SECONDS):
             run.seconds += time.monotonic() - started[0]
             run.cpu_seconds += time.process_time() - started[1]
             if evaluating:
@@ -90,6 +95,11 @@ def _loop(run: "Run", data: "TrainingData", test_examples: Sequence[Example], ba
                 run.log({"iteration": run.iteration, "loss": loss, **score})
             run.save()
             saved, started = time.monotonic(), (time.monotonic(), time.process_time())
+        if late and run.iteration < recipe.iterations:
+            raise TimeIsUpError(
+                f"Time is up at iteration {run.iteration} of {recipe.iterations}. The run is safe in "
+                f"{run.folder}; the same command goes on from there."
+            )
 
 
 class TrainingData:
@@ -267,6 +277,21 @@ class Run:
                 mean.lerp_(weights[name], share)
             else:
                 mean.copy_(weights[name])
+
+
+def pick_device(device: str | None) -> str:
+    """The device of this name, by default the GPU if there is one.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.partition(":")[0] not in (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]):
+        raise ValueError(
+            f"There is no device {device!r} here (PyTorch {torch.__version__}, GPUs: "
+            f"{torch.cuda.device_count()}): leave it out, or use 'cpu'."
+        )
+    return device
 
 
 def mixed_precision(device: str) -> torch.autocast:
