@@ -196,6 +196,39 @@ def test_show_errors_counts_in_its_legend():
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["hit 1", "missed 1", "false alarm 1"]
 
 
+def test_scoreboard_draws_each_score_at_its_height_and_skips_the_undefined():
+    names = {"Dice": 0.81, "precision": float("nan"), "AUC": 0.975}
+    figure = show.scoreboard(torch.rand(3, 4, 6), names, reference=names | {"Dice": 0.79})
+    picture, board = figure.axes
+    assert len(picture.images) == 1
+    widths = [bar.get_width() for bar in board.patches]
+    np.testing.assert_array_equal(widths, [0.81, np.nan, 0.975])
+    assert [(text.get_text(), text.xy) for text in board.texts] == [(n, (0, i)) for i, n in enumerate(names)]
+    (values,) = board.child_axes
+    numbers = values.get_yticklabels()
+    assert [text.get_text() for text in numbers] == ["81.0", "–", "97.5"]
+    middles = [bar.get_y() + bar.get_height() / 2 for bar in board.patches]
+    np.testing.assert_allclose(board.lines[0].get_ydata(), middles)  # each mark on the bar of its name
+    np.testing.assert_array_equal(board.lines[0].get_xdata(), [0.79, np.nan, 0.975])
+    assert board.yaxis_inverted() and board.get_xlim() == (0, 1)  # first name on top, nothing zoomed in on
+    assert figure.get_figwidth() * 96 <= 410  # CSS pixels: a phone does not shrink its letters
+    figure.canvas.draw()
+    assert max(text.get_window_extent().x1 for text in numbers) <= figure.bbox.x1  # no number is cut off
+    assert not show.scoreboard(torch.rand(4, 6), names).axes[1].lines
+
+
+def test_scoreboard_refuses_clearly():
+    picture = torch.rand(4, 6)
+    for arguments, message in (
+        (dict(scores={}), "no scores"),
+        (dict(scores={"Dice": 81.0}), r'"Dice" is 81; scores are fractions in \[0, 1\]'),
+        (dict(scores={"Dice": 0.8}, reference={"Dice": -0.1}), '"Dice" is -0.1'),
+        (dict(scores={"Dice": 0.8}, reference={"IoU": 0.8}), '"Dice" is in only one of scores and reference'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            show.scoreboard(picture, **arguments)
+
+
 # ---------------------------------------------------------------------------------------------- curves
 
 

@@ -16,6 +16,7 @@ from u2learn.show.pictures import (
     receptive_field,
     show_errors,
 )
+from u2learn.show.scores import scoreboard
 from u2learn.show.widgets import explore
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "precision_recall",
     "publishing",
     "receptive_field",
+    "scoreboard",
     "show_errors",
     "source",
     "style",

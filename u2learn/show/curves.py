@@ -58,7 +58,7 @@ def precision_recall(
     for name in curves:
         axis.plot(*drawn[name], label=name, zorder=2)
     for (name, _), marker in zip(points.items(), cycle("oDs^v"), strict=False):
-        axis.plot(*drawn[name], marker, ms=8, mec="black", mew=0.8, label=name, zorder=3)
+        axis.plot(*drawn[name], marker, ms=8, mec="black", mew=0.8, label=name, zorder=3, clip_on=False)
     axis.grid(False)
     axis.set(
         xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xlabel="recall", ylabel="precision", title=title or ""
