@@ -214,7 +214,7 @@ def reported_for(recipe: Recipe) -> dict[str, str]:
     return {
         row["metric"]: row["value"]
         for row in reported()
-        if row["source"].startswith("seed")  # the later of two printings, where there are two
+        if "before commit" not in row["source"]  # a value that its authors corrected later
         and (row["dataset"], row["head"], row["loss"]) == (SETS[recipe.dataset], head, loss)
     }
 
