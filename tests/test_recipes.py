@@ -182,7 +182,7 @@ CHANGES = {
     "num_classes": 3, "side": 100, "normalisation": "half", "crop": (32, 32), "batch": 3, "loss": "ce",
     "augmentation": Augmentation(rotate=1), "optimiser": "sgd", "learning_rate": 0.5, "final_rate": 0.5,
     "weight_decay": 0.5, "warm_up": 0.3, "ema": 0.9, "iterations": 77, "window": (9, 9), "stride": (5, 5),
-    "flips": "h", "evaluations": 3, "seed": 1,
+    "flips": "h", "scales": (0.5, 1), "evaluations": 3, "seed": 1,
 }  # fmt: skip
 
 

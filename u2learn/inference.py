@@ -116,8 +116,8 @@ def predict(
 def segment(model: nn.Module, image: Tensor | np.ndarray, recipe: Recipe) -> Tensor:
     """Class probabilities (K, H, W) for a photograph, uint8 (3, H, W), tested as the model's recipe says.
 
-    Shrinks and normalises as in training, predicts with the recipe's window and flips, and brings the
-    probabilities back to the photograph's own size.
+    Shrinks and normalises as in training, predicts with the recipe's window, flips and scales, and brings
+    the probabilities back to the photograph's own size.
 
     Raises:
         ValueError: not a uint8 image of three channels.
@@ -129,7 +129,7 @@ def segment(model: nn.Module, image: Tensor | np.ndarray, recipe: Recipe) -> Ten
     image = image.to(next(model.parameters()).device) / 255
     image = resize(image, shrunk_size(size, recipe.side)) if recipe.side else image
     image = normalise(image[None], recipe.normalisation)[0]
-    probabilities = predict(model, image, recipe.window, recipe.stride, recipe.flips)
+    probabilities = predict(model, image, recipe.window, recipe.stride, recipe.flips, recipe.scales)
     return resize(probabilities, size)
 
 

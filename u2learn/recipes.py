@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from u2learn.data.augment import NORMALISATIONS, Augmentation
+from u2learn.data.cityscapes import Cityscapes
 from u2learn.data.pairs import Example
 from u2learn.data.retina import Retina
+from u2learn.data.streets import SyntheticStreets
 from u2learn.data.synthetic import SyntheticRetina
 from u2learn.losses import cross_entropy, deep_supervision, dice_mmseg0, dice_paddle2021, weighted_sum
 from u2learn.models.unet import unet_paddle, unet_s5_d16, unet_small, wnet_small
@@ -33,6 +35,7 @@ LOSSES: dict[str, Callable[[list[Tensor], Tensor], Tensor]] = {
     "small": deep_supervision(weighted_sum((1, cross_entropy), (2, dice_paddle2021)), (1, 1)),
 }
 
+STREETS = {"cityscapes": Cityscapes, "streets": SyntheticStreets}
 
 # The axes to flip for each view that a test may average.
 VIEWS: dict[str, list[list[int]]] = {"": [[]], "h": [[], [2]], "hv": [[], [2], [1], [1, 2]]}
@@ -47,7 +50,8 @@ class Recipe:
     optimiser: "sgd" (momentum 0.9, decay on every parameter, polynomial schedule down to `final_rate`) or
     "adamw" (decay on weights of convolutions only, one cycle: linear warm-up, cosine to `final_rate`).
     ema: decay of the running mean of the weights that is kept as the result (0: the last weights are).
-    window, stride, flips: how the test predicts; without a window the whole image goes in at once.
+    window, stride, flips, scales: how the test predicts (see `inference.predict`); without a window the whole
+    image goes in at once.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Recipe:
     window: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
     flips: str = ""
+    scales: tuple[float, ...] = (1,)
     evaluations: int = 10
     seed: int = 0
 
@@ -100,6 +105,8 @@ class Recipe:
         """The images of this recipe's "train" or "test" part, read when they are asked for."""
         if self.dataset == "synthetic":
             return SyntheticRetina(part)
+        if self.dataset in STREETS:  # what is reported of Cityscapes is about its validation part
+            return STREETS[self.dataset]("val" if part == "test" else part)
         return Retina(self.dataset, part, protocol=self.split)
 
     def build_model(self) -> nn.Module:
