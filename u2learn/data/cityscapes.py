@@ -1,4 +1,4 @@
-"""Cityscapes: street scenes from fifty cities, read from the folders that its makers hand out."""
+"""Cityscapes: street scenes from 27 cities, read from the folders that its makers hand out."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ DATASETS: dict[str, Dataset] = {
         ),
         Dataset(
             name="cityscapes",
-            title="Cityscapes: street scenes from fifty cities, fine annotations",
+            title="Cityscapes: street scenes from 27 cities, fine annotations",
             folder="cityscapes",
             also_called=("cityscapes",),
             home="https://www.cityscapes-dataset.com",
