@@ -1,6 +1,8 @@
 """Overlap scores against torchmetrics, scikit-learn and plain NumPy, protocol by protocol."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,11 +15,12 @@ from torchmetrics.classification import (
     BinaryJaccardIndex,
     BinaryRecall,
     BinarySpecificity,
+    MulticlassAccuracy,
     MulticlassF1Score,
     MulticlassJaccardIndex,
 )
 
-from u2learn.metrics.overlap import OverlapScores, confusion, score_overlap, scores
+from u2learn.metrics.overlap import ClassScores, OverlapScores, confusion, score_overlap, scores
 
 
 def probability_map(vessel: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -366,3 +369,141 @@ def test_ids_and_shapes_that_do_not_fit_are_refused(guess, label, words):
     with pytest.raises(ValueError) as error:
         confusion(torch.tensor(guess), torch.tensor(label), 2)
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+# --- many classes -------------------------------------------------------------------------------------------
+
+
+def street_maps(absent=(), seed=0, images=4):
+    """Label maps of 19 classes with ignored pixels, and predictions that are right two times in three."""
+    rng = np.random.default_rng(seed)
+    kinds = [k for k in range(19) if k not in absent]
+    found = []
+    for i in range(images):
+        size = (20 + i, 31)
+        label = rng.choice(kinds, size, p=rng.dirichlet(np.ones(len(kinds)))).astype(np.uint8)
+        guess = np.where(rng.random(size) < 0.67, label, rng.choice(kinds, size))
+        label[rng.random(size) < 0.2] = 255
+        found.append((torch.from_numpy(guess), label))
+    return found
+
+
+@pytest.mark.parametrize("absent", [(), (3,), (0, 7, 18)], ids=["all", "one absent", "three absent"])
+def test_many_classes_equal_torchmetrics(absent):
+    found, options = street_maps(absent), {"num_classes": 19, "ignore_index": 255}
+    result = ClassScores(19)
+    theirs = {
+        "miou": MulticlassJaccardIndex(**options, average="macro"),
+        "mdice": MulticlassF1Score(**options, average="macro"),
+        "accuracy": MulticlassAccuracy(**options, average="micro"),
+        "iou_per_class": MulticlassJaccardIndex(**options, average="none"),
+        "dice_per_class": MulticlassF1Score(**options, average="none"),
+    }
+    for guess, label in found:
+        result.add(guess, label)
+        for metric in theirs.values():
+            metric.update(guess[None], torch.from_numpy(label).long()[None])
+    got = result.score()
+    assert set(got) == set(theirs)
+    for name, metric in theirs.items():
+        due = metric.compute().double().numpy()
+        if due.ndim:  # class by class: torchmetrics writes 0 where a class is absent, we write NaN
+            assert np.isnan(np.array(got[name])[list(absent)]).all()
+            due = np.delete(due, absent)
+            assert np.delete(got[name], absent) == pytest.approx(due, abs=1e-6)
+        else:
+            assert got[name] == pytest.approx(float(due), abs=1e-6)
+
+
+def test_many_classes_add_up_over_images_before_anything_is_divided():
+    """The score of the set, which is not the mean of the images' scores."""
+    found = street_maps(images=3)
+    together, each = ClassScores(19), []
+    for guess, label in found:
+        together.add(guess, label)
+        alone = ClassScores(19)
+        alone.add(guess, label)
+        each.append(alone.score()["miou"])
+    flat = [np.concatenate([np.asarray(x).ravel() for x in column]) for column in zip(*found, strict=True)]
+    keep = flat[1] != 255
+    due = jaccard_score(flat[1][keep], flat[0][keep], average="macro")
+    assert together.score()["miou"] == pytest.approx(due, abs=1e-12)
+    assert abs(due - np.mean(each)) > 0.01
+    assert together.counts.sum() == keep.sum()
+
+
+def test_an_absent_class_that_is_predicted_counts_as_zero():
+    result = ClassScores(3)
+    result.add(torch.tensor([[0, 1, 0, 0]]), np.array([[0, 0, 0, 255]]))
+    assert result.score()["iou_per_class"][:2] == [pytest.approx(2 / 3), 0]
+    assert math.isnan(result.score()["iou_per_class"][2])
+    assert result.score()["miou"] == pytest.approx(1 / 3)  # (2/3 + 0) / 2: the third is left out
+
+
+def test_many_classes_refuse_what_does_not_fit():
+    result = ClassScores(3)
+    with pytest.raises(ValueError, match="nothing to score"):
+        result.score()
+    with pytest.raises(ValueError, match="class 7, but the classes are 0 to 2"):
+        result.add(torch.zeros(2, 2, dtype=torch.int64), np.full((2, 2), 7))
+    with pytest.raises(ValueError, match=r"\(2, 2\) cannot be scored on \(2, 3\)"):
+        result.add(torch.zeros(2, 2, dtype=torch.int64), np.zeros((2, 3), np.uint8))
+    assert not result.counts.any()
+
+
+# --- large images -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_area_is_off_by_no_more_than_it_says(seed):
+    """Probabilities that crowd in a few bins, where the histogram knows least."""
+    rng = np.random.default_rng(seed)
+    label = (rng.random((60, 50)) < 0.2).astype(np.uint8)
+    spread = (0.2, 0.002, 0.0008, 0.0002)[seed]
+    vessel = np.clip(0.4 + spread * (rng.normal(size=label.shape) + label), 0, 1)
+    result = OverlapScores()
+    result.add(probability_map(vessel), label)
+    got = result.score()
+    off = abs(got["auc"] - roc_auc_score(label.ravel(), vessel.ravel()))
+    assert off <= got["auc_error"] + 1e-12
+    # The bound is half the share of pairs in one bin, here by a naive loop over bins.
+    bins = np.ceil(vessel * 1024)
+    tied = sum(
+        ((bins == b) & (label == 1)).sum() * ((bins == b) & (label == 0)).sum() for b in np.unique(bins)
+    )
+    assert got["auc_error"] == pytest.approx(tied / 2 / (label == 1).sum() / (label == 0).sum(), abs=1e-12)
+    if spread < 0.0005:
+        assert off > 0.05  # so the bound is not idle
+
+
+def test_the_bound_is_reached_when_a_bin_hides_a_perfect_order():
+    label = np.array([[0, 0, 1, 1]])
+    result = OverlapScores()
+    result.add(probability_map(np.array([[0.50010, 0.50011, 0.50012, 0.50013]])), label)
+    assert result.score()["auc"] == 0.5 and result.score()["auc_error"] == 0.5
+
+
+MEASURE = """
+import resource, sys, torch
+from u2learn.metrics.overlap import OverlapScores
+
+result, generator = OverlapScores(), torch.Generator().manual_seed(0)
+for i in range(int(sys.argv[1])):
+    vessel = torch.rand(2336, 3504, generator=generator)
+    label = (torch.rand(2336, 3504, generator=generator) < vessel**3).to(torch.uint8)
+    result.add(torch.stack([1 - vessel, vessel]), label, vessel > 0.1)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+result.score()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kB on Linux only")
+def test_images_of_hrfs_size_stay_below_2_gib():
+    """The peak of a process of its own, after each image: below 2 GiB, and the third adds nothing."""
+    run = subprocess.run([sys.executable, "-c", MEASURE, "3"], capture_output=True, text=True, check=True)
+    peaks = [int(line) / 2**20 for line in run.stdout.split()]  # GiB
+    assert len(peaks) == 3 and peaks[-1] < 2
+    assert peaks[2] - peaks[1] < 0.05  # so 30 images cost what 3 do
+    result = OverlapScores()
+    result.add(torch.rand(2, 8, 8), torch.zeros(8, 8))
+    assert sum(h.numel() * h.element_size() for h in result.histograms) == 4 * 1024 * 8

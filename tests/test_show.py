@@ -658,3 +658,79 @@ def test_draw_refuses_clearly():
         show.draw(nn.Sequential(nn.Conv2d(3, 4, 3)))
     with pytest.raises(ValueError, match="takes sides of 188"):
         show.draw(unet_2015())
+
+
+# ------------------------------------------------------------------------------------------------ classes
+
+
+def test_classes_have_their_own_colours_and_ignored_is_black():
+    label = np.array([[0, 13, 255], [10, 11, 0]], np.uint8)
+    picture = show.class_colours(label)
+    assert picture.shape == (3, 2, 3) and picture.dtype == torch.uint8
+    due = {0: (128, 64, 128), 13: (0, 0, 142), 255: (0, 0, 0), 10: (70, 130, 180), 11: (220, 20, 60)}
+    for (row, column), value in np.ndenumerate(label):
+        assert tuple(picture[:, row, column].tolist()) == due[int(value)]
+    assert torch.equal(show.class_colours(torch.from_numpy(label).long()), picture)
+    two = show.class_colours(np.array([[0, 1]]), [(1, 2, 3), (4, 5, 6)])
+    assert two[:, 0].T.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (np.array([[0, 19]]), "the label has the id 19"),
+        (np.array([[0, -1]]), "the id -1"),
+        (np.zeros((3, 4, 4), np.uint8), r"the shape \(4, 4, 3\)"),
+    ],
+)
+def test_labels_without_a_colour_are_refused(label, words):
+    with pytest.raises(ValueError, match=words):
+        show.class_colours(label)
+
+
+def legend_of(figure):
+    legend = figure.axes[0].get_legend()
+    colours = [tuple(round(255 * c) for c in patch.get_facecolor()[:3]) for patch in legend.get_patches()]
+    return dict(zip([text.get_text() for text in legend.get_texts()], colours, strict=True))
+
+
+def test_the_legend_names_what_is_there():
+    every = legend_of(show.class_legend())
+    assert len(every) == 20 and every["car"] == (0, 0, 142) and every["ignored"] == (0, 0, 0)
+    some = legend_of(show.class_legend(np.array([[13, 0], [0, 10]])))
+    assert some == {name: every[name] for name in ("road", "sky", "car")}
+    assert "ignored" in legend_of(show.class_legend(np.array([[255, 1]])))
+    with pytest.raises(ValueError, match="2 names and 1 colours"):
+        show.class_legend(names=["a", "b"], colours=[(0, 0, 0)])
+
+
+def test_the_table_of_classes_has_a_dash_for_what_is_absent():
+    scores = {
+        "plain": {"iou_per_class": [0.5, float("nan"), 0.25], "dice_per_class": [0.6, 0.1, 0.2]},
+        "flipped": {"iou_per_class": [0.75, 0.0, 0.3], "dice_per_class": [0.7, 0.1, 0.2]},
+    }
+    lines = show.class_table(scores, ["road", "car", "sky"]).splitlines()
+    assert lines[0] == "| class | plain | flipped |"
+    assert lines[2:] == [
+        "| road | 50.0 | 75.0 |",
+        "| car | – | 0.0 |",
+        "| sky | 25.0 | 30.0 |",
+        "| **mean** | **37.5** | **35.0** |",  # the dash is left out of its mean, the zero is not
+    ]
+    assert "60.0" in show.class_table(scores, ["road", "car", "sky"], key="dice_per_class")
+    for wrong in (scores, {}):
+        with pytest.raises(ValueError, match="class_table got 2 names"):
+            show.class_table(wrong, ["road", "car"])
+
+
+def test_the_confusion_picture_counts_row_by_row():
+    counts = torch.tensor([[8, 2, 0], [0, 0, 0], [1, 0, 3]])
+    axis = show.confusion_picture(counts, ["road", "car", "sky"], title="who").axes[0]
+    drawn = {tuple(map(round, text.get_position()))[::-1]: text.get_text() for text in axis.texts}
+    assert drawn == {(0, 0): "80", (0, 1): "20", (2, 0): "25", (2, 2): "75"}
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["road", "car", "sky"]
+    assert axis.get_xlabel() == "predicted as" and axis.get_title() == "who"
+    empty = axis.get_images()[0].get_array()[1]
+    assert np.isnan(np.ma.filled(empty, np.nan)).all()
+    with pytest.raises(ValueError, match=r"shape \(3, 3\) do not fit 19 names"):
+        show.confusion_picture(counts)

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from u2learn.data.augment import normalise, resize, shrunk_size
 from u2learn.data.pairs import Example
-from u2learn.metrics.overlap import OverlapScores
+from u2learn.metrics.overlap import ClassScores, OverlapScores
 from u2learn.models.weights import part, read_tensors, write_tensors
 from u2learn.recipes import VIEWS, Recipe
 
@@ -135,11 +135,15 @@ def segment(model: nn.Module, image: Tensor | np.ndarray, recipe: Recipe) -> Ten
 
 def evaluate(
     model: nn.Module, recipe: Recipe, examples: Sequence[Example], progress: bool = False
-) -> OverlapScores:
-    """Segment every example as the recipe says and count, for all protocols at once."""
-    scores = OverlapScores()
+) -> OverlapScores | ClassScores:
+    """Segment every example as the recipe says and count: two classes for all protocols at once, or K x K."""
+    scores = OverlapScores() if recipe.num_classes == 2 else ClassScores(recipe.num_classes)
     for example in tqdm(examples, desc="evaluating", disable=not progress, leave=False):
-        scores.add(segment(model, example.image, recipe).cpu(), example.label, example.field)
+        probabilities = segment(model, example.image, recipe)  # (K, H, W)
+        if recipe.num_classes == 2:
+            scores.add(probabilities.cpu(), example.label, example.field)
+        else:
+            scores.add(probabilities.argmax(0), example.label)
     return scores
 
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from u2learn.data.augment import NORMALISATIONS, PHOTOMETRICS, Augmentation
+from u2learn.data.cityscapes import Cityscapes
 from u2learn.data.pairs import Example
 from u2learn.data.retina import Retina
+from u2learn.data.streets import SyntheticStreets
 from u2learn.data.synthetic import SyntheticRetina
 from u2learn.losses import cross_entropy, deep_supervision, dice_mmseg0, dice_paddle2021, weighted_sum
 from u2learn.models.unet import unet_paddle, unet_s5_d16, unet_small, wnet_small
@@ -35,6 +37,8 @@ LOSSES: dict[str, Callable[[list[Tensor], Tensor], Tensor]] = {
 
 # The names of the table's decode heads, and ours.
 MMSEG_HEADS = {"fcn": "fcn", "psp": "psp", "deeplabv3": "aspp"}
+
+STREETS = {"cityscapes": Cityscapes, "streets": SyntheticStreets}
 
 # The axes to flip for each view that a test may average.
 VIEWS: dict[str, list[list[int]]] = {"": [[]], "h": [[], [2]], "hv": [[], [2], [1], [1, 2]]}
@@ -109,6 +113,8 @@ class Recipe:
         """The images of this recipe's "train" or "test" part, read when they are asked for."""
         if self.dataset == "synthetic":
             return SyntheticRetina(part)
+        if self.dataset in STREETS:  # what is reported of Cityscapes is about its validation part
+            return STREETS[self.dataset]("val" if part == "test" else part)
         return Retina(self.dataset, part, protocol=self.split)
 
     def build_model(self) -> nn.Module:

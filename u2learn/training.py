@@ -91,7 +91,8 @@ def _loop(
             run.cpu_seconds += time.process_time() - started[1]
             if evaluating:
                 score = evaluate(run.result, recipe, test_examples).score()
-                shown = {"dice": f"{score['dice']:.3f}"}
+                name = "dice" if recipe.num_classes == 2 else "miou"
+                shown = {name: f"{score[name]:.3f}"}
                 run.log({"iteration": run.iteration, "loss": loss, **score})
             run.save()
             saved, started = time.monotonic(), (time.monotonic(), time.process_time())

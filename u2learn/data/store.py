@@ -169,6 +169,24 @@ DATASETS: dict[str, Dataset] = {
                 ),
             ),
         ),
+        Dataset(
+            name="cityscapes",
+            title="Cityscapes: street scenes from 27 cities, fine annotations",
+            folder="cityscapes",
+            also_called=("cityscapes",),
+            home="https://www.cityscapes-dataset.com",
+            terms="registration; research, teaching and personal use, not commercial; no redistribution",
+            citation="cordts2016cityscapes",
+            contents={
+                "training images": (r"leftImg8bit/train/\w+/\w+_\d{6}_\d{6}_leftImg8bit\.png", 2975),
+                "training labels": (r"gtFine/train/\w+/\w+_\d{6}_\d{6}_gtFine_labelIds\.png", 2975),
+                "validation images": (r"leftImg8bit/val/\w+/\w+_\d{6}_\d{6}_leftImg8bit\.png", 500),
+                "validation labels": (r"gtFine/val/\w+/\w+_\d{6}_\d{6}_gtFine_labelIds\.png", 500),
+            },
+            by_hand="register there, download leftImg8bit_trainvaltest.zip (11 GB) and "
+            "gtFine_trainvaltest.zip (241 MB), and unpack both so that {folder}/leftImg8bit/train and "
+            "{folder}/gtFine/train exist",
+        ),
     )
 }
 

@@ -1,4 +1,8 @@
-"""Overlap scores from totals: count once, then score the same prediction under every protocol."""
+"""Overlap scores from totals: count once, then score the same prediction under every protocol.
+
+`OverlapScores` is for two classes, under any protocol of the retina tables; `ClassScores` for any number of
+classes, under the one protocol of the street scenes.
+"""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -36,11 +40,16 @@ def confusion(prediction: Tensor, label: Tensor, num_classes: int, ignore: int =
 
 
 def scores(counts: Tensor) -> dict:
-    """Scores from a confusion matrix (K, K), as fractions; a class that never occurs is left out of means.
+    """Scores from a confusion matrix (K, K), as fractions.
 
     With I = pixels of the class found, P = predicted, L = labelled: IoU = I / (P + L - I), Dice = 2 I / (P
     + L). For two classes also the vessel's (class 1's) own `dice`, `iou`, `sensitivity`, `specificity`,
     `precision`.
+
+    A class with P = L = 0 has no score (NaN) and is left out of means, as in OpenMMLab; PaddleSeg counts an
+    IoU of 1 for it (0 in 2021) and a Dice of 0. A class with L = 0 that is predicted somewhere counts 0.
+
+    Source: mmsegmentation 0.30, core/evaluation/metrics.py.
     """
     counts = counts.double()
     hit, predicted, labelled = counts.diagonal(), counts.sum(0), counts.sum(1)  # (K,)
@@ -63,6 +72,41 @@ def scores(counts: Tensor) -> dict:
             "precision": float(hit[1] / predicted[1]),
         }
     return result
+
+
+class ClassScores:
+    """Scores of a prediction of many classes: pixel totals over all images, in one confusion matrix.
+
+        result = ClassScores(19)
+        for probabilities, example in ...:
+            result.add(probabilities.argmax(0), example.label)
+        result.score()["miou"]
+
+    Attributes:
+        counts: int64 (K, K), rows are the true class, columns the predicted one.
+    """
+
+    def __init__(self, num_classes: int):
+        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+    def add(self, prediction: Tensor, label: Tensor | np.ndarray) -> None:
+        """Count one image: class ids (H, W) both; pixels labelled 255 are left out.
+
+        Raises:
+            ValueError: shapes differ, or an id is outside the classes.
+        """
+        label = torch.as_tensor(label, device=prediction.device)
+        self.counts += confusion(prediction, label, len(self.counts)).cpu()
+
+    def score(self) -> dict:
+        """`mdice`, `miou`, `accuracy`, `dice_per_class` and `iou_per_class`, as fractions; see `scores`.
+
+        Raises:
+            ValueError: no pixel was counted.
+        """
+        if not self.counts.any():
+            raise ValueError("No pixel was counted, so there is nothing to score.")
+        return scores(self.counts)
 
 
 class OverlapScores:
@@ -132,7 +176,9 @@ class OverlapScores:
 
         region: every pixel, or only the field of view. pool: pixel totals over all images, or a mean of
         per-image scores. threshold: vessel where p > threshold, rounded to k / 1024 (0: every pixel is
-        vessel). `auc` is the area under the ROC curve of pooled pixels; ties within a bin count half.
+        vessel). `auc` is the area under the ROC curve of pooled pixels; ties within a bin count half, so it
+        is off from the exact area by `auc_error` at most: half the share of pairs (vessel, background) whose
+        two probabilities lie in the same bin.
 
         Raises:
             ValueError: no image was added, an unknown region or pool, or a threshold outside [0, 1].
@@ -169,7 +215,7 @@ class OverlapScores:
         counts = torch.stack(
             [histogram[:, :split].sum(1), histogram[:, split:].sum(1)], dim=1
         )  # (label, guess)
-        return scores(counts) | {"auc": _auc(histogram)}
+        return scores(counts) | _auc(histogram)
 
 
 def score_overlap(
@@ -191,9 +237,13 @@ def score_overlap(
     return result.score(region, pool, threshold)
 
 
-def _auc(histogram: Tensor) -> float:
-    """Probability that a random vessel pixel scores above a random background pixel (ties count half)."""
+def _auc(histogram: Tensor) -> dict[str, float]:
+    """Probability that a random vessel pixel scores above a random background pixel, and how wrong it may be.
+
+    Of a pair in one bin the histogram does not know who is above: it counts half, in truth it is 0, 1/2 or 1.
+    """
     background, vessel = histogram.double()
-    below = background.cumsum(0) - background
+    below, tied = background.cumsum(0) - background, (vessel * background).sum()
     pairs = background.sum() * vessel.sum()
-    return float((vessel * (below + background / 2)).sum() / pairs)
+    above = (vessel * below).sum()
+    return {"auc": float((above + tied / 2) / pairs), "auc_error": float(tied / 2 / pairs)}

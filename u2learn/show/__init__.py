@@ -4,6 +4,7 @@ A helper returns what it shows, and the last line of a cell displays it. matplot
 are imported when a helper is called, never before.
 """
 
+from u2learn.show.classes import class_colours, class_legend, class_table, confusion_picture
 from u2learn.show.curves import precision_recall, training_curve
 from u2learn.show.drawing import draw
 from u2learn.show.look import COLOURS, style
@@ -22,6 +23,10 @@ from u2learn.show.widgets import explore
 __all__ = [
     "COLOURS",
     "budget",
+    "class_colours",
+    "class_legend",
+    "class_table",
+    "confusion_picture",
     "draw",
     "explore",
     "feature_grid",
