@@ -196,6 +196,35 @@ def test_flips_are_averaged(net, flips, views):
     torch.testing.assert_close(predict(net, image, flips=flips), due)
 
 
+def test_eight_views_are_averaged(net):
+    """All quarter turns, and all of the mirrored picture: another way to the same eight."""
+    image, due = picture(14, 19), 0
+    for mirror in (False, True):
+        for quarters in range(4):
+            view = (image.flip(2) if mirror else image).rot90(quarters, (1, 2))
+            back = logits_of(net, view).softmax(0).rot90(-quarters, (1, 2))
+            due = due + (back.flip(2) if mirror else back)
+    torch.testing.assert_close(predict(net, image, flips="hvt"), due / 8)
+
+
+def test_windows_lie_down_with_the_picture(net):
+    """A window of 8 x 12 pixels sees the same pixels of the picture in every view, if they tile it evenly."""
+    image = picture(16, 24)
+    due = 0
+    for y in (0, 8):
+        for x in (0, 12):
+            part = F.pad(predict(net, image[:, y : y + 8, x : x + 12], flips="hvt"), (x, 12 - x, y, 8 - y))
+            due = due + part
+    torch.testing.assert_close(predict(net, image, window=(8, 12), stride=(8, 12), flips="hvt"), due)
+
+
+def test_a_turn_and_its_way_back():
+    x = picture(5, 7)
+    for view in recipes.VIEWS["hvt"]:
+        assert torch.equal(inference.turn(inference.turn(x, view), view[::-1]), x)
+    assert len({inference.turn(x, view).numpy().tobytes() for view in recipes.VIEWS["hvt"]}) == 8
+
+
 def test_scales_and_flips_are_averaged_as_probabilities_at_native_size(net):
     """Cityscapes' twelve views: six scales, mirrored too; logits resized, then the softmax, then the mean."""
     image, scales = picture(15, 22), (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)

@@ -78,9 +78,10 @@ def predict(
     """Class probabilities (K, H, W) for one image (3, H, W), normalised as the model expects it.
 
     The whole image goes through at once, or windows of `window` pixels every `stride` (default: two thirds of
-    the window). flips: "h" (or True) adds the left-right view, "hv" also the up-down and the turned one.
-    scales: factors of the image's size. Each view's logits come back to the native size, and the softmax of
-    all views is averaged. The model runs in eval mode and is left in the mode in which it was.
+    the window). flips: "h" (or True) adds the left-right view, "hv" also the up-down and the turned one,
+    "hvt" makes all eight ways to lay a picture. scales: factors of the image's size. Each view's logits come
+    back to the native size, and the softmax of all views is averaged. The model runs in eval mode and is left
+    in the mode in which it was.
 
     Raises:
         ValueError: not a float image (3, H, W), or unknown flips.
@@ -104,13 +105,25 @@ def predict(
             scaled = _resize(image, size)  # (3, h, w)
             windows = _pair(window or size)
             strides = _pair(stride or [max(1, side * 2 // 3) for side in windows])
-            for axes in VIEWS[flips]:
-                logits = slide(model, scaled.flip(axes), windows, strides).flip(axes)  # (K, h, w)
+            for view in VIEWS[flips]:
+                turned = slice(None, None, -1 if "t" in view else 1)  # height and width change places
+                logits = slide(model, turn(scaled, view), windows[turned], strides[turned])
+                logits = turn(logits, view[::-1])  # (K, h, w)
                 total, count = total + _resize(logits, native).softmax(dim=0), count + 1
     finally:
         for module, mode in modes.items():
             module.training = mode
     return total / count
+
+
+def turn(maps: Tensor, view: str) -> Tensor:
+    """Flip (..., H, W) by each letter in turn: h left-right, v up-down, t on the diagonal (to W x H pixels).
+
+    Each letter undoes itself, so the way back is the word backwards: turn(turn(x, view), view[::-1]) is x.
+    """
+    for letter in view:
+        maps = maps.transpose(-2, -1) if letter == "t" else maps.flip(-1 if letter == "h" else -2)
+    return maps
 
 
 def segment(model: nn.Module, image: Tensor | np.ndarray, recipe: Recipe) -> Tensor:

@@ -40,8 +40,13 @@ MMSEG_HEADS = {"fcn": "fcn", "psp": "psp", "deeplabv3": "aspp"}
 
 STREETS = {"cityscapes": Cityscapes, "streets": SyntheticStreets}
 
-# The axes to flip for each view that a test may average.
-VIEWS: dict[str, list[list[int]]] = {"": [[]], "h": [[], [2]], "hv": [[], [2], [1], [1, 2]]}
+# The views that a test may average, each as the flips that lead to it (see `inference.turn`).
+VIEWS: dict[str, list[str]] = {
+    "": [""],
+    "h": ["", "h"],
+    "hv": ["", "h", "v", "hv"],
+    "hvt": ["", "h", "v", "hv", "t", "ht", "vt", "hvt"],
+}
 
 
 @dataclass(frozen=True)
@@ -240,7 +245,7 @@ def _small(dataset: str) -> Recipe:
         warm_up=0.2,
         ema=0.995,
         iterations=4400,
-        flips="hv",
+        flips="hvt",
         evaluations=5,
     )
 
