@@ -456,6 +456,17 @@ def test_s5_d16_starts_as_openmmlab_does(head):
     assert dropouts == [0.1, 0.1]
 
 
+def test_paddle_starts_as_paddle_does():
+    """Paddle's own default: Normal(0, sqrt(2 / (k k channels in))), and no bias."""
+    for module in unet_paddle().modules():
+        if isinstance(module, nn.Conv2d):
+            _, in_channels, k, _ = module.weight.shape
+            std = math.sqrt(2 / (k * k * in_channels))
+            spread = 5 * std / math.sqrt(2 * module.weight.numel())
+            assert module.weight.std().item() == pytest.approx(std, abs=spread), in_channels
+            assert not module.bias.any()
+
+
 def test_paddle_convolutions_have_a_bias_and_s5_d16_blocks_none():
     assert all(m.bias is not None for m in unet_paddle().modules() if isinstance(m, nn.Conv2d))
     assert all(m.bias is None for m in unet_s5_d16().body.modules() if isinstance(m, nn.Conv2d))

@@ -90,7 +90,8 @@ def unet_paddle(num_classes: int = 2) -> UNet:
     Source: PaddleSeg, paddleseg/models/unet.py, with `use_deconv: False`.
     """
     body = u([64, 128, 256, 512, 512], [64, 64, 128, 256], double_conv, down=FloorPool)
-    return UNet(body, head=nn.Conv2d(64, num_classes, kernel_size=3, padding=1))
+    net = UNet(body, head=nn.Conv2d(64, num_classes, kernel_size=3, padding=1))
+    return net.apply(_kaiming_fan_in)
 
 
 def unet_small(num_classes: int = 2, width: int = 8, depth: int = 4, in_channels: int = 3) -> UNet:
@@ -176,4 +177,11 @@ def _kaiming_fan_out(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     elif isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.01)
+        nn.init.zeros_(module.bias)
+
+
+def _kaiming_fan_in(module: nn.Module) -> None:
+    """Paddle's default initialisation: Kaiming normal by fan in, biases at 0."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         nn.init.zeros_(module.bias)
