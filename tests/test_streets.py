@@ -34,7 +34,7 @@ def test_another_size_is_the_same_street():
     """A scene of half the size is the scene, shrunk: most labels agree at every second pixel."""
     for seed in range(4):
         (image, ids), (small, small_ids) = street(seed, (128, 256)), street(seed, SIZE)
-        assert (ids[::2, ::2] == small_ids).mean() > 0.93
+        assert (ids[::2, ::2] == small_ids).mean() > 0.9
         shrunk = image.reshape(3, 64, 2, 128, 2).mean((2, 4))
         assert np.abs(shrunk - small).mean() < 12
 
