@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import u2learn
 from u2learn import recipes
 from u2learn.inference import evaluate, load_model, segment
-from u2learn.metrics.overlap import BINS, OverlapScores
+from u2learn.metrics.overlap import THRESHOLDS, OverlapScores
 from u2learn.models.official import load_official
 from u2learn.models.weights import read_tensors, write_text
 from u2learn.recipes import LOSSES, Recipe
@@ -159,7 +159,7 @@ def by_protocol(scores: OverlapScores, threshold: float) -> dict[str, dict]:
 
 def curve(scores: OverlapScores, points: int = 64) -> dict[str, list[float]]:
     """Recall and precision at `points` thresholds, full image: small enough to keep in a record."""
-    step = BINS // points
+    step = THRESHOLDS // points
     recall, precision = scores.curve()
     return {"recall": _rounded(recall[::step].tolist()), "precision": _rounded(precision[::step].tolist())}
 

@@ -11,7 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BINS = 1024  # thresholds k / 1024 are exact; a power of two, so that p * BINS does not round
+THRESHOLDS = 1024  # k / 1024 are exact in floating point
+# Where the bins of a histogram end: at every threshold, and as often again evenly in the logit, because a
+# network is so sure of most pixels that they lie below the lowest threshold. EDGES[i - 1] < p <= EDGES[i].
+EDGES = torch.cat(
+    [torch.arange(1, THRESHOLDS) / THRESHOLDS, torch.arange(-16, 16, 1 / 32, dtype=torch.double).sigmoid()]
+).unique()
+BINS = len(EDGES) + 1
+# CUTS[k]: the first bin with p > k / 1024; 0 for k = 0, where every pixel counts as vessel.
+CUTS = torch.bucketize(torch.arange(THRESHOLDS + 1) / THRESHOLDS, EDGES) + 1
+CUTS[0] = 0
 
 
 def confusion(prediction: Tensor, label: Tensor, num_classes: int, ignore: int = 255) -> Tensor:
@@ -113,7 +122,7 @@ class OverlapScores:
     """Scores of a two-class prediction under every protocol, from one pass over the images.
 
     Each image leaves a histogram of its vessel probabilities, split by the true class and by inside or
-    outside of the field of view: 4 x 1024 counts. Everything else is sums of these.
+    outside of the field of view: 4 x 2047 counts. Everything else is sums of these.
 
         result = OverlapScores()
         for probabilities, example in ...:
@@ -154,17 +163,18 @@ class OverlapScores:
             raise ValueError(
                 f"A field of view of {tuple(inside.shape)} does not fit a label of {tuple(label.shape)}."
             )
-        # Bin k holds k / BINS < p <= (k + 1) / BINS, so "p > threshold" is exact and 0.5 agrees with argmax.
-        bins = (vessel.double() * BINS).ceil().long().clamp(min=1) - 1
+        bins = torch.bucketize(
+            vessel.double(), EDGES.to(vessel.device)
+        )  # p > 0.5 is exact: it agrees with argmax
         cell = (inside.long() * 2 + label) * BINS + bins
         counts = torch.bincount(cell[label != 255], minlength=4 * BINS)
         self.histograms.append(counts.view(2, 2, BINS).cpu())
 
     def best_threshold(self, region: Literal["image", "field"] = "image") -> float:
         """The threshold k / 1024, k > 0, with the best pooled Dice: to be chosen on *training* images."""
-        background, vessel = self._pooled(region).flip(-1).cumsum(-1).flip(-1)  # counts with p > k / BINS
+        background, vessel = self._above(region)
         dice = 2 * vessel / (background + vessel + vessel[0])
-        return (1 + int(dice[1:].argmax())) / BINS
+        return (1 + int(dice[1:].argmax())) / THRESHOLDS
 
     def score(
         self,
@@ -197,7 +207,7 @@ class OverlapScores:
 
     def curve(self, region: Literal["image", "field"] = "image") -> tuple[Tensor, Tensor]:
         """Recall and precision of pooled pixels at the thresholds 0, 1/1024, ..., 1023/1024: two (1024,)."""
-        background, vessel = self._pooled(region).flip(-1).cumsum(-1).flip(-1).double()
+        background, vessel = self._above(region).double()
         return vessel / vessel[0], vessel / (background + vessel)
 
     def _regions(self, region: str) -> list[Tensor]:
@@ -210,8 +220,12 @@ class OverlapScores:
     def _pooled(self, region: str) -> Tensor:
         return torch.stack(self._regions(region)).sum(0)
 
+    def _above(self, region: str) -> Tensor:
+        """How many pixels have p > k / 1024, for k = 0 to 1023: (2 label, 1024)."""
+        return self._pooled(region).flip(-1).cumsum(-1).flip(-1)[:, CUTS[:-1]]
+
     def _score_one(self, histogram: Tensor, threshold: float) -> dict:
-        split = round(threshold * BINS)
+        split = CUTS[round(threshold * THRESHOLDS)]
         counts = torch.stack(
             [histogram[:, :split].sum(1), histogram[:, split:].sum(1)], dim=1
         )  # (label, guess)
