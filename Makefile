@@ -1,6 +1,6 @@
 # U2Learn. `make` alone lists what there is. Everything is installed into .venv and built into _build, nothing elsewhere.
 .DEFAULT_GOAL := help
-.PHONY: help book test lab links format shots pins clean
+.PHONY: help book test lab links format shots picture pins clean
 
 PYTHON ?=
 CONSTRAINTS ?= constraints.txt
@@ -42,6 +42,9 @@ format: .venv/.ready ## format code and notebooks as the tests want them
 
 shots: book ## save screenshots of all pages, for a person to look at
 	@$(PY) -m tools.browser
+
+picture: .venv/.ready ## draw the picture of the README anew, from the weights that ship
+	@$(PY) -m tools.picture
 
 pins: ## resolve constraints.txt anew (needs uv: pip install uv)
 	@mkdir -p _build

@@ -287,7 +287,7 @@ def test_evaluate_official_weights_beside_what_was_reported(tiny, monkeypatch, c
         pickle.dump({name: x.numpy() for name, x in state.items()}, file)
     run("evaluate", "--weights", tiny / "model.pdparams", "--recipe", "drive-paddle", "--record")
     out = capsys.readouterr().out
-    assert "DICE     reported 89.50, here " in out and "AUC ROC  reported 95.58, here " in out
+    assert "DICE          reported 89.50, here " in out and "AUC ROC       reported 95.58, here " in out
     record = json.loads((tiny / "results" / "drive-paddle-official.json").read_text())
     ours = 100 * record["scores"]["image"]["mdice"]
     assert f"here {ours:.2f}, difference {ours - 89.5:+.2f}" in out

@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
@@ -15,8 +16,10 @@ from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from PIL import Image
 
 import u2learn
+from tools import picture
 
 PROJECT = ProjectMetadata(str(ROOT), PluginManager()).core
 PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
@@ -135,6 +138,14 @@ def test_links_of_the_readme_inside_the_project():
     for name in ("README.md", "CONTRIBUTING.md"):
         targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / name).read_text())
         assert [t for t in targets if not (ROOT / t).exists()] == [], name
+
+
+def test_the_picture_of_the_readme_is_what_the_code_draws(tmp_path):
+    """After a change of the weights, or of how a net draws itself: make picture."""
+    picture.main([str(tmp_path / "new.png")])
+    new, stored = (np.asarray(Image.open(path), int) for path in (tmp_path / "new.png", picture.TARGET))
+    assert new.shape == stored.shape
+    assert np.abs(new - stored).mean() < 1  # grey levels; another release of matplotlib may move an edge
 
 
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")

@@ -23,7 +23,7 @@ CROPS = {"drive": (64, 42), "stare": (128, 85), "chase": (128, 85), "hrf": (256,
 def test_names():
     due = {f"{s}-{head}-{loss}" for s in CROPS for head in HEADS for loss in ("ce", "ce-dice")}
     due |= {f"{s}-paddle" for s in CROPS} | {f"{s}-small" for s in (*CROPS, "synthetic")}
-    assert due <= set(names())
+    assert set(names()) == due | {"cityscapes-fcn-ce", "cityscapes-paddle"}
     assert names() == sorted(names()) and all(get(name).name == name for name in names())
 
 
@@ -99,9 +99,25 @@ def test_rows_of_paddleseg(dataset):
     assert sides == [853, 1280] if dataset == "hrf" else it.scales == (1.0,)
 
 
+def test_rows_of_cityscapes():
+    """Crops of half an image, 160,000 iterations, tested on whole images; the rest as on the retinal sets."""
+    for name, retinal, differs in (
+        ("cityscapes-fcn-ce", "drive-fcn-ce", {"window", "stride"}),
+        ("cityscapes-paddle", "drive-paddle", {"augmentation", "batch", "loss", "split"}),
+    ):
+        it, other = get(name), get(retinal)
+        assert (it.num_classes, it.crop, it.iterations, it.window) == (19, (512, 1024), 160_000, None)
+        fields = {f.name for f in dataclasses.fields(Recipe) if getattr(it, f.name) != getattr(other, f.name)}
+        assert fields == differs | {"name", "dataset", "num_classes", "crop", "iterations"}
+    paddle = get("cityscapes-paddle")
+    assert (paddle.batch, paddle.loss, paddle.augmentation.flips) == (4, "paddle-ce", "h")
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
+        ("cityscapes-fcn-ce", 29_062_886),
+        ("cityscapes-paddle", 13_406_227),
         ("drive-fcn-ce", 29_060_676),
         ("stare-psp-ce", 29_046_276),
         ("hrf-deeplabv3-ce-dice", 29_064_996),
@@ -153,6 +169,10 @@ def test_losses_of_the_tables():
     for name, value in due.items():
         assert LOSSES[name](outputs, label).item() == pytest.approx(value, rel=1e-6)
     assert LOSSES["paddle-dice"](outputs[:1], label).item() == pytest.approx(paddle[0], rel=1e-6)
+    label[0] = 255  # half of the pixels: PaddleSeg's mean does not count them, OpenMMLab's does
+    assert LOSSES["paddle-ce"](outputs[:1], label).item() == pytest.approx(
+        2 * cross_entropy(outputs[0], label).item(), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", recipes._catalogue())
@@ -162,9 +182,9 @@ def test_every_recipe_has_a_loss_for_all_outputs_of_its_model(name):
         model = it.build_model().train()
         outputs = model(torch.empty(it.batch, 3, *it.crop))
     label = torch.randint(0, 2, (1, 8, 8))
-    loss = LOSSES[it.loss]([torch.randn(1, 2, 8, 8) for _ in outputs], label)
+    loss = LOSSES[it.loss]([torch.randn(1, it.num_classes, 8, 8) for _ in outputs], label)
     assert loss.isfinite()
-    assert [x.shape for x in outputs] == [(it.batch, 2, *it.crop)] * len(outputs)
+    assert [x.shape for x in outputs] == [(it.batch, it.num_classes, *it.crop)] * len(outputs)
 
 
 # --- learning rates -----------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Results: records there and back, what they say, reported numbers, and the table that is made of both."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -15,6 +16,7 @@ from torch import nn
 from u2learn import recipes, results, to_official, unet_s5_d16
 from u2learn.data.augment import Augmentation
 from u2learn.data.pairs import Example
+from u2learn.data.streets import SyntheticStreets
 from u2learn.inference import evaluate, load_model
 from u2learn.metrics.overlap import OverlapScores
 from u2learn.models.weights import read_tensors, write_tensors
@@ -155,6 +157,8 @@ def test_best_reported(dataset, unet, wnet):
         ("stare-psp-ce-dice", {"Dice": "82.84", "mDice": "90.72"}),
         ("hrf-deeplabv3-ce", {"Dice": "80.21", "mDice": "89.32"}),
         ("chase-paddle", {"DICE": "88.54", "mIoU": "80.87", "AUC ROC": "95.69"}),
+        ("cityscapes-fcn-ce", {"mIoU": "69.10", "mIoU(ms+flip)": "71.05", "fps": "3.05"}),
+        ("cityscapes-paddle", {"mIoU": "65.00", "mIoU(flip)": "66.02", "mIoU(ms+flip)": "67.29"}),
         ("drive-small", {}),
         ("synthetic-small", {}),
     ],
@@ -175,7 +179,8 @@ def test_every_retinal_unet_row_has_its_recipe():
         if row["dataset"] in results.SETS.values()
         and row["model"].startswith(("UNet-S5-D16", "PaddleSeg UNet"))
     }
-    assert len(found) == len(rows) == 24 * 3 + 4 * 3
+    retinal = {item for item in found if not item[0].startswith("cityscapes")}
+    assert len(retinal) == len(rows) == 24 * 3 + 4 * 3
 
 
 def test_the_best_is_of_six_rows():
@@ -337,6 +342,31 @@ def test_official_weights_are_measured_by_the_recipes_test(trained, tmp_path, mo
     assert Recipe.from_json(json.dumps(record["official"])) == recipe
     assert record["parameters"] == 29_060_676 and "recipe" not in record and "seed" not in record
     json.dumps(record)
+
+
+def test_many_classes_are_measured_under_the_street_protocols(tmp_path, monkeypatch):
+    recipe = Recipe(
+        "tiny-streets",
+        "streets",
+        "unet_small",
+        model_options={"width": 4, "depth": 2},
+        num_classes=19,
+        crop=(32, 64),
+        batch=2,
+        optimiser="adamw",
+        iterations=3,
+        evaluations=1,
+    )
+    scenes = SyntheticStreets("val", length=2, size=(64, 128))
+    monkeypatch.setattr(Recipe, "examples", lambda self, part: scenes)
+    model = train(recipe, tmp_path, device="cpu", progress=False)
+    record = results.measure(tmp_path, "cpu", progress=False)
+    assert list(record["scores"]) == ["image", "flip", "ms+flip"]
+    twelve = dataclasses.replace(recipe, flips="h", scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75))
+    for name, mode in (("image", recipe), ("ms+flip", twelve)):
+        due = evaluate(model, mode, scenes).score()
+        assert record["scores"][name]["miou"] == pytest.approx(due["miou"], abs=1e-6)
+    assert record["training_flops"] > 0 and json.loads(json.dumps(record)) == record
 
 
 def test_the_curve_goes_from_all_to_nothing(measured):

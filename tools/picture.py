@@ -6,11 +6,9 @@ python -m tools.picture [TARGET]
 import sys
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from u2learn import pretrained, segment, show
 from u2learn.data.synthetic import fundus
@@ -20,7 +18,6 @@ TARGET = Path(__file__).resolve().parents[1] / "book" / "_static" / "u2learn.png
 
 def main(options: list[str]) -> None:
     target = Path(options[0]) if options else TARGET
-    target.write_bytes(b"")  # fail before the work, if at all
     picture().savefig(target, metadata={"Software": None})
     print(f"Written: {target}")
 
@@ -30,18 +27,16 @@ def picture() -> plt.Figure:
     model, recipe = pretrained("drive-small")
     eye = fundus(seed=5)
     vessel = segment(model, eye.image, recipe)[1] > 0.5  # (H, W)
-    drawing = show.draw(model, size=vessel.shape)
-    drawing.set_dpi(200)
-    drawing.canvas.draw()
+    drawing = FigureCanvasAgg(show.draw(model, size=vessel.shape))
+    drawing.figure.set_dpi(200)
+    drawing.draw()
     parameters = sum(p.numel() for p in model.parameters())
     panels = {
         "a synthetic eye": eye.image.transpose(1, 2, 0),
-        f"a U-Net of {parameters:,} parameters": np.asarray(drawing.canvas.buffer_rgba()),
-        "its vessels: hits blue, misses yellow, false alarms red": show.overlay(
-            eye.image, vessel, eye.label
-        ).movedim(0, -1),
+        f"a U-Net of {parameters:,} parameters": np.asarray(drawing.buffer_rgba()),
+        "the vessels it finds, and its mistakes": show.overlay(eye.image, vessel, eye.label).movedim(0, -1),
     }
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.3), dpi=120, width_ratios=[1, 1.9, 1])
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4.6), dpi=120, width_ratios=[1, 1.15, 1])
     for axis, (title, pixels) in zip(axes, panels.items(), strict=True):
         axis.imshow(pixels)
         axis.set_title(title, fontsize=12)

@@ -88,8 +88,9 @@ def evaluate_official(options: argparse.Namespace) -> None:
     print(_score_table(record["scores"]))
     for metric, value in results.reported_for(recipe).items():
         if metric in results.COLUMNS:
-            ours = 100 * record["scores"]["image"][results.COLUMNS[metric]]
-            print(f"{metric:8} reported {value}, here {ours:.2f}, difference {ours - float(value):+.2f}")
+            protocol, score = results.COLUMNS[metric]
+            ours = 100 * record["scores"][protocol][score]
+            print(f"{metric:13} reported {value}, here {ours:.2f}, difference {ours - float(value):+.2f}")
     if options.record:
         print(f"Written: {results.write_record(f'{recipe.name}-official', record)}")
 
@@ -107,10 +108,13 @@ def predict(options: argparse.Namespace) -> None:
     model, recipe = inference.load_model(options.weights) if options.weights else inference.pretrained()
     options.output.mkdir(parents=True, exist_ok=True)
     for path in options.images:
-        probability = inference.segment(model, pairs.read_image(path), recipe)[1]  # (H, W)
-        for ending, picture in (("probability", probability), ("mask", probability > options.threshold)):
+        probabilities = inference.segment(model, pairs.read_image(path), recipe)  # (K, H, W)
+        maps = {"probability": probabilities[1] * 255, "mask": (probabilities[1] > options.threshold) * 255}
+        if recipe.num_classes > 2:
+            maps = {"classes": probabilities.argmax(0)}
+        for ending, picture in maps.items():  # (H, W)
             target = options.output / f"{path.stem}-{ending}.png"
-            Image.fromarray((picture * 255).byte().cpu().numpy()).save(target)
+            Image.fromarray(picture.byte().cpu().numpy()).save(target)
             print(target)
 
 
@@ -168,7 +172,8 @@ def _record_name(record: dict) -> str:
 
 
 def _score_table(scores: dict[str, dict]) -> str:
-    columns = ("dice", "mdice", "iou", "sensitivity", "specificity", "auc")
+    columns = ("dice", "mdice", "iou", "miou", "accuracy", "sensitivity", "specificity", "auc")
+    columns = [column for column in columns if column in next(iter(scores.values()))]
     lines = [f"{'protocol':26}" + "".join(f"{column:>13}" for column in columns)]
     lines += [f"{name:26}" + "".join(f"{100 * s[c]:13.2f}" for c in columns) for name, s in scores.items()]
     return "\n".join(lines)
@@ -256,7 +261,7 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "predict",
         predict,
-        "segment the vessels of fundus photographs",
+        "segment photographs: vessels with the net that ships, class ids with one of many classes",
         "u2learn predict eye.jpg --output maps",
     )
     sub.add_argument("images", type=Path, nargs="+", help="photographs")

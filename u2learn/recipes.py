@@ -15,7 +15,14 @@ from u2learn.data.pairs import Example
 from u2learn.data.retina import Retina
 from u2learn.data.streets import SyntheticStreets
 from u2learn.data.synthetic import SyntheticRetina
-from u2learn.losses import cross_entropy, deep_supervision, dice_mmseg0, dice_paddle2021, weighted_sum
+from u2learn.losses import (
+    cross_entropy,
+    cross_entropy_paddle,
+    deep_supervision,
+    dice_mmseg0,
+    dice_paddle2021,
+    weighted_sum,
+)
 from u2learn.models.unet import unet_paddle, unet_s5_d16, unet_small, wnet_small
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -31,6 +38,7 @@ LOSSES: dict[str, Callable[[list[Tensor], Tensor], Tensor]] = {
     "ce-dice": deep_supervision(
         weighted_sum((1, cross_entropy), (3, dice_mmseg0)), (1, 0.4), auxiliary=cross_entropy
     ),
+    "paddle-ce": deep_supervision(cross_entropy_paddle, (1,)),
     "paddle-dice": deep_supervision(dice_paddle2021, (1,)),
     "small": deep_supervision(weighted_sum((1, cross_entropy), (2, dice_paddle2021)), (1, 1)),
 }
@@ -185,6 +193,7 @@ def _catalogue() -> dict[str, Recipe]:
         for loss in ("ce", "ce-dice")
     ]
     recipes += [_paddle(s) for s in crops]
+    recipes += [_cityscapes_mmseg(), _cityscapes_paddle()]
     recipes += [_small(s) for s in (*crops, "synthetic")]
     return {recipe.name: recipe for recipe in recipes}
 
@@ -221,6 +230,33 @@ def _paddle(dataset: str) -> Recipe:
         final_rate=0.0,
         weight_decay=4e-5,
         scales=(1280 / 3504,) if dataset == "hrf" else (1.0,),  # HRF is tested at a long side of 1280
+    )
+
+
+def _cityscapes_mmseg() -> Recipe:
+    """OpenMMLab's row for Cityscapes: half of an image at a time, 19 classes, tested on whole images."""
+    return dataclasses.replace(
+        _mmseg("cityscapes", "fcn", "ce", crop=512, stride=512),
+        num_classes=19,
+        crop=(512, 1024),
+        iterations=160_000,
+        window=None,
+        stride=None,
+    )
+
+
+def _cityscapes_paddle() -> Recipe:
+    """PaddleSeg's row for Cityscapes, with the batch of 4 that its table states."""
+    retinal = _paddle("cityscapes")
+    return dataclasses.replace(
+        retinal,
+        split="mmseg",
+        num_classes=19,
+        crop=(512, 1024),
+        augmentation=dataclasses.replace(retinal.augmentation, flips="h"),
+        loss="paddle-ce",
+        batch=4,
+        iterations=160_000,
     )
 
 

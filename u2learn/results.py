@@ -1,6 +1,7 @@
 """Results: one small JSON file a run, and the tables that are made from them. No number is typed by hand."""
 
 import csv
+import dataclasses
 import functools
 import hashlib
 import json
@@ -34,16 +35,25 @@ PROTOCOLS = {
 }
 SETS = {"drive": "DRIVE", "stare": "STARE", "chase": "CHASE_DB1", "hrf": "HRF"}
 
-# The heads and losses of the reported tables, by their part of a recipe's name; the scores by their column.
-ROWS = {
-    "fcn": "FCN",
-    "psp": "PSPNet",
-    "deeplabv3": "DeepLabV3",
-    "paddle": "3x3 conv",
-    "ce": "CE",
-    "ce-dice": "CE(1.0)+Dice(3.0)",
+# The protocols of the Cityscapes tables, with OpenMMLab's scales: how pictures of many classes go in.
+VIEWS = {
+    "image": {},
+    "flip": {"flips": "h"},
+    "ms+flip": {"flips": "h", "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)},
 }
-COLUMNS = {"Dice": "dice", "mDice": "mdice", "DICE": "mdice", "mIoU": "miou", "AUC ROC": "auc"}
+# The words of the reported tables: heads by a part of the recipe's name, losses by their name, and for each
+# column the protocol and the score that it holds.
+HEADS = {"fcn": "FCN", "psp": "PSPNet", "deeplabv3": "DeepLabV3", "paddle": "3x3 conv"}
+LOSSES_REPORTED = {"ce": "CE", "ce-dice": "CE(1.0)+Dice(3.0)", "paddle-ce": "CE", "paddle-dice": "Dice"}
+COLUMNS = {
+    "Dice": ("image", "dice"),
+    "mDice": ("image", "mdice"),
+    "DICE": ("image", "mdice"),
+    "AUC ROC": ("image", "auc"),
+    "mIoU": ("image", "miou"),
+    "mIoU(flip)": ("flip", "miou"),
+    "mIoU(ms+flip)": ("ms+flip", "miou"),
+}
 
 
 def records_folder() -> Path:
@@ -116,10 +126,18 @@ def measure_official(
 
 def _measure_model(model: nn.Module, recipe: Recipe, progress: bool) -> dict:
     """Scores under every protocol; the chosen threshold is the one of the best Dice on *training* images."""
+    parameters = sum(p.numel() for p in model.parameters())
+    if recipe.num_classes > 2:
+        modes = {name: dataclasses.replace(recipe, **mode) for name, mode in VIEWS.items()}
+        scores = {
+            name: _rounded(evaluate(model, mode, mode.examples("test"), progress).score())
+            for name, mode in modes.items()
+        }
+        return {"parameters": parameters, "scores": scores}
     test = evaluate(model, recipe, recipe.examples("test"), progress)
     threshold = evaluate(model, recipe, recipe.examples("train"), progress).best_threshold("field")
     return {
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": parameters,
         "threshold": threshold,
         "scores": by_protocol(test, threshold),
         "curve": curve(test),
@@ -207,15 +225,15 @@ def best_reported(dataset: str, model: str, metric: str = "Dice") -> str:
 
 def reported_for(recipe: Recipe) -> dict[str, str]:
     """What was reported for the row that this recipe reproduces: metric -> value, as printed; {} if none."""
-    head, _, loss = recipe.name.removeprefix(f"{recipe.dataset}-").partition("-")
-    if head not in ROWS:
+    head = recipe.name.removeprefix(f"{recipe.dataset}-").partition("-")[0]
+    if head not in HEADS:
         return {}
-    head, loss = ROWS[head], ROWS[loss] if loss else "Dice"
+    due = ((SETS | {"cityscapes": "Cityscapes"})[recipe.dataset], HEADS[head], LOSSES_REPORTED[recipe.loss])
     return {
         row["metric"]: row["value"]
         for row in reported()
         if "before commit" not in row["source"]  # a value that its authors corrected later
-        and (row["dataset"], row["head"], row["loss"]) == (SETS[recipe.dataset], head, loss)
+        and (row["dataset"], row["head"], row["loss"]) == due
     }
 
 
