@@ -13,7 +13,8 @@ from tools.browser import pages
 
 
 def test_builds_without_a_warning(built):
-    assert built.returncode == 0, built.stdout[-6000:]
+    warnings = [line for line in built.stdout.splitlines() if "WARNING" in line or "ERROR" in line]
+    assert built.returncode == 0, "\n".join([*warnings, built.stdout[-3000:]])
 
 
 def test_every_page_of_the_contents_is_there(site):

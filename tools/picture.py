@@ -31,12 +31,16 @@ def picture() -> plt.Figure:
     drawing.figure.set_dpi(200)
     drawing.draw()
     parameters = sum(p.numel() for p in model.parameters())
+    errors = show.overlay(eye.image, vessel, eye.label).movedim(0, -1).numpy()  # (H, W, 3)
     panels = {
         "a synthetic eye": eye.image.transpose(1, 2, 0),
         f"a U-Net of {parameters:,} parameters": np.asarray(drawing.buffer_rgba()),
-        "the vessels it finds, and its mistakes": show.overlay(eye.image, vessel, eye.label).movedim(0, -1),
+        "the vessels it finds, and its mistakes": show.overlay(eye.image, vessel, eye.label)
+        .movedim(0, -1)
+        .numpy(),
     }
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.6), dpi=120, width_ratios=[1, 1.15, 1])
+    plt.close(figure)  # it lives on, outside of pyplot's list
     for axis, (title, pixels) in zip(axes, panels.items(), strict=True):
         axis.imshow(pixels)
         axis.set_title(title, fontsize=12)
