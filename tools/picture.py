@@ -35,9 +35,7 @@ def picture() -> plt.Figure:
     panels = {
         "a synthetic eye": eye.image.transpose(1, 2, 0),
         f"a U-Net of {parameters:,} parameters": np.asarray(drawing.buffer_rgba()),
-        "the vessels it finds, and its mistakes": show.overlay(eye.image, vessel, eye.label)
-        .movedim(0, -1)
-        .numpy(),
+        "the vessels it finds, and its mistakes": errors,
     }
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.6), dpi=120, width_ratios=[1, 1.15, 1])
     plt.close(figure)  # it lives on, outside of pyplot's list
