@@ -33,6 +33,17 @@ def test_every_chapter_shows_a_picture_and_no_traceback(site):
         assert "Traceback (most recent call last)" not in html, path.name
 
 
+def test_tables_that_a_cell_prints_are_tables(site):
+    """A Markdown table that was not understood shows its rule of dashes and bars."""
+    tables = 0
+    for path in chapter_pages(site):
+        html = path.read_text()
+        tables += html.count("<table")
+        prose = re.sub(r"<pre.*?</pre>|<[^>]+>", "", html, flags=re.DOTALL)
+        assert not re.search(r"\|\s*:?[—–-]+:?\s*\|", prose), path.name
+    assert tables > 10
+
+
 def test_the_install_cell_is_hidden(site):
     for path in chapter_pages(site):
         assert "u2learn: install" not in re.sub(r"<[^>]+>", "", path.read_text()), path.name
