@@ -17,7 +17,7 @@ import u2learn
 from u2learn import cli, recipes, results
 from u2learn.data.augment import Augmentation
 from u2learn.data.pairs import Example
-from u2learn.inference import load_model, segment
+from u2learn.inference import load_model, save_model, segment
 from u2learn.recipes import Recipe
 from u2learn.training import train
 
@@ -345,6 +345,19 @@ def test_predict_writes_maps_at_native_size(tmp_path, weights, size, mode, capsy
     assert np.abs(np.asarray(probability) - 255 * due).max() <= 1
     assert set(np.unique(np.asarray(mask))) <= {0, 255}
     assert ((np.asarray(mask) == 255) == (due > 0.5)).all()
+
+
+def test_predict_writes_class_ids_of_many_classes(tmp_path):
+    recipe = dataclasses.replace(TINY, name="tiny-streets", dataset="streets", num_classes=19, loss="ce")
+    model = recipe.build_model().eval()
+    torch.nn.init.normal_(model.head.weight, std=100)  # so that an untrained net has several answers
+    save_model(tmp_path / "streets.safetensors", model, recipe)
+    source = photograph(tmp_path / "street.png")
+    run("predict", source, "--weights", tmp_path / "streets.safetensors", "--output", tmp_path / "maps")
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["street-classes.png"]
+    due = segment(model, np.array(Image.open(source)).transpose(2, 0, 1), recipe).argmax(0)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "maps" / "street-classes.png")), due.numpy())
+    assert len(due.unique()) > 2
 
 
 def test_predict_takes_a_threshold_and_many_images(tmp_path, weights):

@@ -310,6 +310,12 @@ def test_what_is_no_float_image_is_refused(net, image):
         predict(net, image)
 
 
+@pytest.mark.parametrize("scales", [(), (0,), (1, -2.0)])
+def test_scales_that_are_none_are_refused(net, scales):
+    with pytest.raises(ValueError, match="scales"):
+        predict(net, picture(8, 8), scales=scales)
+
+
 def test_unknown_flips_are_refused(net):
     with pytest.raises(ValueError, match=r"'vh'"):
         predict(net, picture(8, 8), flips="vh")

@@ -477,6 +477,18 @@ def test_the_area_is_off_by_no_more_than_it_says(seed):
         assert off > 0.05  # so the bound is not idle
 
 
+def test_at_threshold_0_a_probability_of_0_is_vessel_too_and_at_1_nothing_is():
+    label = np.array([[1, 1, 0, 0]])
+    result = OverlapScores()
+    result.add(probability_map(np.array([[0.0, 1.0, 0.0, 1.0]])), label)
+    all_of_it, half, nothing = (result.score(threshold=t) for t in (0, 1 / 1024, 1))
+    assert (all_of_it["sensitivity"], all_of_it["specificity"]) == (1, 0)
+    assert (half["sensitivity"], half["specificity"]) == (0.5, 0.5)
+    assert (nothing["sensitivity"], nothing["specificity"]) == (0, 1)
+    recall, precision = result.curve()
+    assert recall[0] == 1 and precision[0] == 0.5 and recall[1] == 0.5
+
+
 def test_the_area_of_a_network_that_is_sure():
     """Most pixels below the lowest threshold, as a trained network has them: equal bins would not do."""
     rng = np.random.default_rng(0)

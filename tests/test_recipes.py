@@ -100,10 +100,10 @@ def test_rows_of_paddleseg(dataset):
 
 
 def test_rows_of_cityscapes():
-    """Crops of half an image, 160,000 iterations, tested on whole images; the rest as on the retinal sets."""
+    """Crops of a quarter of an image, tested on whole images; the rest as on the retinal sets."""
     for name, retinal, differs in (
         ("cityscapes-fcn-ce", "drive-fcn-ce", {"window", "stride"}),
-        ("cityscapes-paddle", "drive-paddle", {"augmentation", "batch", "loss", "split"}),
+        ("cityscapes-paddle", "drive-paddle", {"augmentation", "batch", "loss"}),
     ):
         it, other = get(name), get(retinal)
         assert (it.num_classes, it.crop, it.iterations, it.window) == (19, (512, 1024), 160_000, None)
@@ -304,7 +304,22 @@ def test_unknown_words_are_refused_at_once_with_those_that_there_are(field, know
 
 def test_an_unknown_photometric_change_is_refused():
     with pytest.raises(ValueError, match=r"photometric.*'mmseg', 'paddleseg', not 'sepia'"):
-        get("drive-small", augmentation=Augmentation(photometric="sepia"))
+        Augmentation(photometric="sepia")
+
+
+def test_flips_that_there_are_not_are_refused():
+    with pytest.raises(ValueError, match="'hvt', not 'hx'"):
+        Augmentation(flips="hx")
+    with pytest.raises(ValueError, match=r"\(32, 64\)"):  # a turned window must have its own shape
+        get("drive-small", crop=(32, 64))
+    get("drive-small", crop=(32, 64), augmentation=Augmentation(flips="hv"))
+
+
+@pytest.mark.parametrize("scales", [(), (0.0,), (1.0, -0.5)])
+def test_scales_are_factors_above_zero(scales):
+    with pytest.raises(ValueError, match="scales") as error:
+        get("drive-small", scales=scales)
+    assert str(scales) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

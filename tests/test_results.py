@@ -344,6 +344,17 @@ def test_official_weights_are_measured_by_the_recipes_test(trained, tmp_path, mo
     json.dumps(record)
 
 
+def test_operations_of_the_largest_recipe_cost_nothing_to_count(monkeypatch):
+    """16 quarters of Cityscapes' images in a network of 29 million would not fit into most computers."""
+    monkeypatch.setattr(Recipe, "examples", lambda self, part: SyntheticStreets("val", size=(1024, 2048)))
+    counted = results.flops(recipes.get("cityscapes-fcn-ce"))
+    images = 16 * 160_000 / 4  # of 1024 x 2048; the backward pass takes twice the forward one
+    heads = 2 * 1024 * 2048 * (128 * 64 * 9 + 64 * 19) / 4  # the auxiliary one works in training only
+    assert counted["training_flops"] == pytest.approx(
+        3 * images * (counted["image_flops"] + heads), rel=0.001
+    )
+
+
 def test_many_classes_are_measured_under_the_street_protocols(tmp_path, monkeypatch):
     recipe = Recipe(
         "tiny-streets",

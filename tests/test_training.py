@@ -227,9 +227,9 @@ def test_when_the_time_is_up_the_run_is_safe_and_goes_on_to_the_same_weights(tmp
     clock = [0.0]
     monkeypatch.setattr(training.time, "monotonic", lambda: clock.__setitem__(0, clock[0] + 1) or clock[0])
     with pytest.raises(TimeIsUpError) as stop:
-        train(recipe, tmp_path / "cut", CROSSES, MORE, device="cpu", progress=False, minutes=0.1)
+        train(recipe, tmp_path / "cut", CROSSES, MORE, device="cpu", progress=False, minutes=0.05)
     position = json.loads(_position(tmp_path / "cut"))
-    assert 0 < position["iteration"] < 20
+    assert position["iteration"] == 6  # the second look at the loss, not only the evaluation at 10
     assert f"iteration {position['iteration']} of 20" in str(stop.value)
     assert str(tmp_path / "cut") in str(stop.value) and "\n" not in str(stop.value)
     run(tmp_path / "cut", recipe)
@@ -263,6 +263,21 @@ def test_weights_and_their_averages_stay_in_32_bits(tmp_path, monkeypatch):
 def grey(value: int, size=(40, 40)) -> Example:
     label = np.full(size, value % 2, np.uint8)
     return Example(f"grey-{value}", np.full((3, *size), value, np.uint8), label)
+
+
+@pytest.mark.parametrize("name", ["mmseg", "paddleseg"])
+def test_the_photometric_change_of_the_recipe_is_made_before_normalising(monkeypatch, name):
+    seen = []
+    monkeypatch.setitem(
+        training.PHOTOMETRICS, name, lambda images, generator: seen.append(images) or torch.zeros_like(images)
+    )
+    data = TrainingData(tiny(augmentation=Augmentation(photometric=name)), CROSSES, "cpu")
+    images, _ = data.batch(0)
+    black = (-data.mean / data.std)[data._indices(0)]  # (B, 3, 1, 1)
+    torch.testing.assert_close(images, black.expand_as(images))
+    assert len(seen) == 1 and seen[0].min() >= 0 and seen[0].max() <= 1 and seen[0].std() > 0.1
+    plain = TrainingData(tiny(augmentation=Augmentation()), CROSSES, "cpu").batch(0)[0]
+    assert len(seen) == 1 and not torch.equal(plain, images)
 
 
 @pytest.mark.parametrize(("count", "batch"), [(5, 4), (5, 5), (3, 8), (6, 2)])

@@ -12,13 +12,15 @@ from PIL import Image
 from u2learn import inference, recipes, results, training
 from u2learn.data import pairs, store
 
-RETINA = ("drive", "stare", "chase", "hrf")
 SUITES = {
     "retina-small": ["drive-small", "stare-small", "chase-small"],
     "retina-openmmlab": [
-        f"{s}-{head}-{loss}" for loss in ("ce", "ce-dice") for head in recipes.MMSEG_HEADS for s in RETINA
+        f"{s}-{head}-{loss}"
+        for loss in ("ce", "ce-dice")
+        for head in recipes.MMSEG_HEADS
+        for s in results.SETS
     ],
-    "retina-paddle": [f"{s}-paddle" for s in RETINA],
+    "retina-paddle": [f"{s}-paddle" for s in results.SETS],
 }
 SEEDS = 5
 
@@ -87,8 +89,8 @@ def evaluate_official(options: argparse.Namespace) -> None:
     record = results.measure_official(options.weights, recipe)
     print(_score_table(record["scores"]))
     for metric, value in results.reported_for(recipe).items():
-        if metric in results.COLUMNS:
-            protocol, score = results.COLUMNS[metric]
+        if metric in results.REPORTED_COLUMNS:
+            protocol, score = results.REPORTED_COLUMNS[metric]
             ours = 100 * record["scores"][protocol][score]
             print(f"{metric:13} reported {value}, here {ours:.2f}, difference {ours - float(value):+.2f}")
     if options.record:
@@ -109,9 +111,11 @@ def predict(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     for path in options.images:
         probabilities = inference.segment(model, pairs.read_image(path), recipe)  # (K, H, W)
-        maps = {"probability": probabilities[1] * 255, "mask": (probabilities[1] > options.threshold) * 255}
         if recipe.num_classes > 2:
             maps = {"classes": probabilities.argmax(0)}
+        else:
+            vessel = probabilities[1]
+            maps = {"probability": vessel * 255, "mask": (vessel > options.threshold) * 255}
         for ending, picture in maps.items():  # (H, W)
             target = options.output / f"{path.stem}-{ending}.png"
             Image.fromarray(picture.byte().cpu().numpy()).save(target)

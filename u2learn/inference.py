@@ -84,7 +84,7 @@ def predict(
     in the mode in which it was.
 
     Raises:
-        ValueError: not a float image (3, H, W), or unknown flips.
+        ValueError: not a float image (3, H, W), unknown flips, or scales that are none.
 
     Source: mmsegmentation 0.30, segmentors/encoder_decoder.py (inference, aug_test).
     """
@@ -96,6 +96,8 @@ def predict(
     flips = {False: "", True: "h"}.get(flips, flips)
     if flips not in VIEWS:
         raise ValueError(f"flips is one of {', '.join(map(repr, VIEWS))}, not {flips!r}.")
+    if not scales or min(scales) <= 0:
+        raise ValueError(f"scales are factors of the image's size above 0, at least one, not {scales}.")
     native, total, count = image.shape[1:], 0, 0
     modes = {module: module.training for module in model.modules()}
     model.eval()

@@ -34,18 +34,19 @@ PROTOCOLS = {
     "field, mean of images": ("field", "image", 0.5),
 }
 SETS = {"drive": "DRIVE", "stare": "STARE", "chase": "CHASE_DB1", "hrf": "HRF"}
-
-# The protocols of the Cityscapes tables, with OpenMMLab's scales: how pictures of many classes go in.
-VIEWS = {
+# The same for many classes, where protocols differ in how the picture goes in: the Cityscapes tables, with
+# OpenMMLab's scales.
+STREET_PROTOCOLS = {
     "image": {},
     "flip": {"flips": "h"},
     "ms+flip": {"flips": "h", "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)},
 }
-# The words of the reported tables: heads by a part of the recipe's name, losses by their name, and for each
-# column the protocol and the score that it holds.
-HEADS = {"fcn": "FCN", "psp": "PSPNet", "deeplabv3": "DeepLabV3", "paddle": "3x3 conv"}
-LOSSES_REPORTED = {"ce": "CE", "ce-dice": "CE(1.0)+Dice(3.0)", "paddle-ce": "CE", "paddle-dice": "Dice"}
-COLUMNS = {
+# The words of the reported tables: sets and losses by the recipe's own, heads by a part of its name, and for
+# each column the protocol and the score that it holds.
+REPORTED_SETS = SETS | {"cityscapes": "Cityscapes"}
+REPORTED_HEADS = {"fcn": "FCN", "psp": "PSPNet", "deeplabv3": "DeepLabV3", "paddle": "3x3 conv"}
+REPORTED_LOSSES = {"ce": "CE", "ce-dice": "CE(1.0)+Dice(3.0)", "paddle-ce": "CE", "paddle-dice": "Dice"}
+REPORTED_COLUMNS = {
     "Dice": ("image", "dice"),
     "mDice": ("image", "mdice"),
     "DICE": ("image", "mdice"),
@@ -128,7 +129,7 @@ def _measure_model(model: nn.Module, recipe: Recipe, progress: bool) -> dict:
     """Scores under every protocol; the chosen threshold is the one of the best Dice on *training* images."""
     parameters = sum(p.numel() for p in model.parameters())
     if recipe.num_classes > 2:
-        modes = {name: dataclasses.replace(recipe, **mode) for name, mode in VIEWS.items()}
+        modes = {name: dataclasses.replace(recipe, **mode) for name, mode in STREET_PROTOCOLS.items()}
         scores = {
             name: _rounded(evaluate(model, mode, mode.examples("test"), progress).score())
             for name, mode in modes.items()
@@ -183,13 +184,19 @@ def curve(scores: OverlapScores, points: int = 64) -> dict[str, list[float]]:
 
 
 def flops(recipe: Recipe) -> dict[str, int]:
-    """Floating-point operations of the training and of one test image with all views; 2 a multiply-add."""
-    model, example = recipe.build_model(), recipe.examples("test")[0]
-    with FlopCounterMode(display=False) as one_step:
-        outputs = model(torch.zeros(recipe.batch, 3, *recipe.crop))
-        LOSSES[recipe.loss](outputs, torch.zeros(recipe.batch, *recipe.crop, dtype=torch.int64)).backward()
+    """Floating-point operations of the training and of one test image with all views; 2 a multiply-add.
+
+    Counted on tensors that have a shape and no content, so that the largest recipe costs nothing.
+    """
+    image = recipe.examples("test")[0].image
+    with torch.device("meta"):
+        model = recipe.build_model()
+        batch = torch.zeros(recipe.batch, 3, *recipe.crop)
+        label = torch.zeros(recipe.batch, *recipe.crop, dtype=torch.int64)
+        with FlopCounterMode(display=False) as one_step:
+            LOSSES[recipe.loss](model(batch), label).backward()
     with FlopCounterMode(display=False) as one_image:
-        segment(model, example.image, recipe)
+        segment(model, image, recipe)
     return {
         "training_flops": one_step.get_total_flops() * recipe.iterations,
         "image_flops": one_image.get_total_flops(),
@@ -226,9 +233,9 @@ def best_reported(dataset: str, model: str, metric: str = "Dice") -> str:
 def reported_for(recipe: Recipe) -> dict[str, str]:
     """What was reported for the row that this recipe reproduces: metric -> value, as printed; {} if none."""
     head = recipe.name.removeprefix(f"{recipe.dataset}-").partition("-")[0]
-    if head not in HEADS:
+    if head not in REPORTED_HEADS:
         return {}
-    due = ((SETS | {"cityscapes": "Cityscapes"})[recipe.dataset], HEADS[head], LOSSES_REPORTED[recipe.loss])
+    due = REPORTED_SETS[recipe.dataset], REPORTED_HEADS[head], REPORTED_LOSSES[recipe.loss]
     return {
         row["metric"]: row["value"]
         for row in reported()

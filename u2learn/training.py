@@ -85,8 +85,7 @@ def _loop(
             run.refuse_divergence(values)
             losses, loss = [], sum(values) / len(values)
             bar.set_postfix(shown | {"loss": f"{loss:.3f}"})
-        late = not losses and time.monotonic() > deadline
-        if evaluating or late or (not losses and time.monotonic() - saved > SAVE_SECONDS):
+        if evaluating or (not losses and time.monotonic() > min(saved + SAVE_SECONDS, deadline)):
             run.seconds += time.monotonic() - started[0]
             run.cpu_seconds += time.process_time() - started[1]
             if evaluating:
@@ -96,11 +95,11 @@ def _loop(
                 run.log({"iteration": run.iteration, "loss": loss, **score})
             run.save()
             saved, started = time.monotonic(), (time.monotonic(), time.process_time())
-        if late and run.iteration < recipe.iterations:
-            raise TimeIsUpError(
-                f"Time is up at iteration {run.iteration} of {recipe.iterations}. The run is safe in "
-                f"{run.folder}; the same command goes on from there."
-            )
+            if saved > deadline and run.iteration < recipe.iterations:
+                raise TimeIsUpError(
+                    f"Time is up at iteration {run.iteration} of {recipe.iterations}. The run is safe in "
+                    f"{run.folder}; the same command goes on from there."
+                )
 
 
 class TrainingData:

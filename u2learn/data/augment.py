@@ -24,6 +24,9 @@ class Augmentation:
     the window again (at most 10 times) while one class covers this share of it or more; 1 switches the rule
     off. photometric: brightness, contrast, saturation and hue as "mmseg" or "paddleseg" change them. jitter:
     contrast factor and brightness shift, uniform in ± this, in units of the normalised image.
+
+    Raises:
+        ValueError: a flip or a photometric change that there is not.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
@@ -34,6 +37,13 @@ class Augmentation:
     max_share: float = 1.0
     photometric: str = ""
     jitter: float = 0.0
+
+    def __post_init__(self):
+        if not set(self.flips) <= set("hvt"):
+            raise ValueError(f"An augmentation's flips are letters of 'hvt', not {self.flips!r}.")
+        if self.photometric not in ("", *PHOTOMETRICS):
+            known = ", ".join(map(repr, PHOTOMETRICS))
+            raise ValueError(f"An augmentation's photometric is '', {known}, not {self.photometric!r}.")
 
 
 def sample_batch(

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from u2learn.data.cityscapes import CLASSES, LABELS, train_ids
 from u2learn.data.pairs import Example
+from u2learn.data.synthetic import SyntheticSet
 
 ID = {label.name: label.id for label in LABELS}
 EYE = 1.5  # m, height of the camera
@@ -368,32 +369,15 @@ def bonnet(rng: np.random.Generator, canvas: Canvas) -> None:
             ImageDraw.Draw(canvas.ids).ellipse(ellipse, fill=ID["ego vehicle"])
 
 
-class SyntheticStreets(Sequence):
-    """Synthetic street scenes in 19 classes that need no files; index i is drawn anew on every access.
-
-    `split` is "train" or "val"; no scene is ever in both, whatever the seed.
-
-    Raises:
-        ValueError: for another split, or a length below one.
-    """
+class SyntheticStreets(SyntheticSet):
+    """Synthetic street scenes in 19 classes; `split` is "train" or "val". See `SyntheticSet`."""
 
     def __init__(self, split: str, length: int = 20, size: tuple[int, int] = (256, 512), seed: int = 0):
-        if split not in ("train", "val"):
-            raise ValueError(f"SyntheticStreets has the splits 'train' and 'val', not {split!r}.")
-        if length < 1:
-            raise ValueError(f"SyntheticStreets needs a length of at least 1, not {length}.")
-        first = 2 * 100_000 * seed + (split == "val")  # even numbers train, odd ones validate
-        self.seeds = range(first, first + 2 * length, 2)
-        self.size = size
+        super().__init__(("train", "val"), split, length, size, seed)
 
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    def __getitem__(self, i: int | slice) -> Example | list[Example]:
-        if isinstance(i, slice):
-            return [self[k] for k in range(len(self))[i]]
-        image, ids = street(self.seeds[i], self.size)
-        return Example(f"street-{self.seeds[i]}", image, train_ids(ids), num_classes=len(CLASSES))
+    def draw(self, seed: int) -> Example:
+        image, ids = street(seed, self.size)
+        return Example(f"street-{seed}", image, train_ids(ids), num_classes=len(CLASSES))
 
 
 def write_streets(

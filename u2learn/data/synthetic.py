@@ -257,28 +257,42 @@ def fundus(seed: int, size: tuple[int, int] = (584, 565)) -> Example:
     return Example(f"synthetic-{seed}", image, label * field, field, second * field)
 
 
-class SyntheticRetina(Sequence):
-    """A set of synthetic fundus photographs that needs no files; index i is drawn anew on every access.
+class SyntheticSet(Sequence):
+    """A set of drawn examples that needs no files; index i is drawn anew on every access.
 
-    `split` is "train" or "test"; no picture is ever in both, whatever the seed.
+    No picture is ever in both of its two `splits`, whatever the seed.
 
     Raises:
         ValueError: for another split or a length below one.
     """
 
-    def __init__(self, split: str, length: int = 20, size: tuple[int, int] = (584, 565), seed: int = 0):
-        if split not in ("train", "test"):
-            raise ValueError(f"SyntheticRetina has the splits 'train' and 'test', not {split!r}")
+    def __init__(self, splits: tuple[str, str], split: str, length: int, size: tuple[int, int], seed: int):
+        name = type(self).__name__
+        if split not in splits:
+            raise ValueError(f"{name} has the splits {splits[0]!r} and {splits[1]!r}, not {split!r}.")
         if length < 1:
-            raise ValueError(f"SyntheticRetina needs a length of at least 1, not {length}")
-        first = 2 * 100_000 * seed + (split == "test")  # even numbers train, odd ones test
+            raise ValueError(f"{name} needs a length of at least 1, not {length}.")
+        first = 2 * 100_000 * seed + splits.index(split)  # even numbers train, odd ones test
         self.seeds = range(first, first + 2 * length, 2)
         self.size = size
+
+    def draw(self, seed: int) -> Example:
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.seeds)
 
     def __getitem__(self, i: int | slice) -> Example | list[Example]:
-        if isinstance(i, slice):
-            return [fundus(seed, self.size) for seed in self.seeds[i]]
-        return fundus(self.seeds[i], self.size)
+        return (
+            [self.draw(seed) for seed in self.seeds[i]] if isinstance(i, slice) else self.draw(self.seeds[i])
+        )
+
+
+class SyntheticRetina(SyntheticSet):
+    """Synthetic fundus photographs; `split` is "train" or "test". See `SyntheticSet`."""
+
+    def __init__(self, split: str, length: int = 20, size: tuple[int, int] = (584, 565), seed: int = 0):
+        super().__init__(("train", "test"), split, length, size, seed)
+
+    def draw(self, seed: int) -> Example:
+        return fundus(seed, self.size)

@@ -163,9 +163,8 @@ class OverlapScores:
             raise ValueError(
                 f"A field of view of {tuple(inside.shape)} does not fit a label of {tuple(label.shape)}."
             )
-        bins = torch.bucketize(
-            vessel.double(), EDGES.to(vessel.device)
-        )  # p > 0.5 is exact: it agrees with argmax
+        # An edge belongs to the bin below it, so that p > 0.5 is exact and agrees with argmax.
+        bins = torch.bucketize(vessel.double(), EDGES.to(vessel.device))
         cell = (inside.long() * 2 + label) * BINS + bins
         counts = torch.bincount(cell[label != 255], minlength=4 * BINS)
         self.histograms.append(counts.view(2, 2, BINS).cpu())

@@ -26,7 +26,7 @@ def pixels_of(image: Any, name: str = "image") -> np.ndarray:
     return array
 
 
-def _panel(axis: Any, image: Any, cmap: str, limits: tuple[float, float] | None, name: str) -> None:
+def panel(axis: Any, image: Any, cmap: str, limits: tuple[float, float] | None, name: str) -> None:
     array = pixels_of(image, name)
     if array.ndim == 3 and array.dtype != np.uint8:
         array = array.clip(0, 1)
@@ -85,7 +85,7 @@ def image_row(
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
     for i, axis in enumerate(axes.flat):
         if i < len(images):
-            _panel(axis, images[i], cmap, limits, f"image {i}")
+            panel(axis, images[i], cmap, limits, f"image {i}")
             axis.set_title(lines[i] if lines else "")
         else:
             axis.set_axis_off()
@@ -263,7 +263,7 @@ def show_errors(image: Any, prediction: Any, label: Any, title: str | None = Non
     h, w = picture.shape[1:]
     width = min(WIDTH, 5.2 * max(1.0, w / h))
     figure, axes = figure_of(width, width * h / w + 0.6)
-    _panel(axes[0, 0], picture, "gray", None, "image")
+    panel(axes[0, 0], picture, "gray", None, "image")
     axes[0, 0].set_title(title or "")
     counts = {role: int(where.sum()) for role, where in _errors(*_masks(prediction, label, ignore)).items()}
     names = {"hit": "hit", "miss": "missed", "false_alarm": "false alarm"}

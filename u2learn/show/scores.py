@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from u2learn.show.look import COLOURS, figure_of
-from u2learn.show.pictures import _panel, pixels_of
+from u2learn.show.pictures import panel, pixels_of
 
 PHONE = 4.2  # inches: a phone shows it without shrinking its letters
 
@@ -34,7 +34,7 @@ def scoreboard(
     h, w = pixels_of(picture).shape[:2]
     heights = [PHONE * h / w, 0.3 * len(scores) + 0.5]
     figure, axes = figure_of(PHONE, sum(heights), 2, 1, height_ratios=heights)
-    _panel(axes[0, 0], picture, "gray", None, "picture")
+    panel(axes[0, 0], picture, "gray", None, "picture")
     axis, rows = axes[1, 0], range(len(scores))
     axis.barh(rows, list(scores.values()), height=0.8, color=COLOURS["encoder"], alpha=0.35)
     for row, name in zip(rows, scores, strict=True):  # on the bar: beside it there is no room on a phone
