@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from u2learn import results
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -48,3 +50,14 @@ def site(built) -> Path:
     if built.returncode:
         pytest.skip("the book was not built: see tests/test_book.py")
     return ROOT / "_build" / "html"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder of records instead of the project's."""
+    place = tmp_path / "results"
+    place.mkdir()
+    monkeypatch.setattr(results, "records_folder", lambda: place)
+    results.records.cache_clear()
+    yield place
+    results.records.cache_clear()

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import u2learn
-from u2learn import cli, recipes, results
+from u2learn import cli, recipes, results, tables
 from u2learn.data.augment import Augmentation
 from u2learn.data.pairs import Example
 from u2learn.inference import load_model, save_model, segment
@@ -412,56 +412,60 @@ README = "# Title\n\nBefore.\n\n<!-- results:begin -->\nold\n<!-- results:end --
 
 
 @pytest.fixture
-def readme(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "retina_table", lambda: "| a | b |\n|---|---|\n| 1 ± 2 | – |")
-    path = tmp_path / "README.md"
-    path.write_text(README, encoding="utf-8")
-    return path
+def project(tmp_path, monkeypatch):
+    """A folder with a README and a chapter that show one table."""
+    monkeypatch.setitem(tables.BLOCKS, "results", lambda: "| a | b |\n|---|---|\n| 1 ± 2 | – |")
+    (tmp_path / "README.md").write_text(README, encoding="utf-8")
+    cells = [
+        {"cell_type": "markdown", "id": "table", "metadata": {}, "source": README.splitlines(keepends=True)},
+        {"cell_type": "code", "id": "code", "metadata": {}, "source": ["'<!-- results:begin -->'"]},
+    ]
+    chapter = tmp_path / "book" / "chapters" / "01.ipynb"
+    chapter.parent.mkdir(parents=True)
+    chapter.write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    return tmp_path
 
 
-def test_report_puts_the_table_between_the_marks(readme, capsys):
-    run("report", "--readme", readme)
-    text = readme.read_text(encoding="utf-8")
-    assert text == README.replace("old", "| a | b |\n|---|---|\n| 1 ± 2 | – |")
-    run("report", "--readme", readme)
-    assert readme.read_text(encoding="utf-8") == text
+def test_report_puts_the_tables_between_the_marks(project, capsys):
+    run("report", "--root", project)
+    due = README.replace("old", "| a | b |\n|---|---|\n| 1 ± 2 | – |")
+    assert (project / "README.md").read_text(encoding="utf-8") == due
+    table, code = json.loads((project / "book/chapters/01.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert "".join(table["source"]) == due
+    assert code["source"] == ["'<!-- results:begin -->'"], "code is not touched"
+    assert "README.md" in capsys.readouterr().out
+    before = (project / "README.md").stat().st_mtime_ns
+    run("report", "--root", project)
+    assert "up to date" in capsys.readouterr().out
+    assert (project / "README.md").stat().st_mtime_ns == before
 
 
-def test_report_check_says_whether_it_is_up_to_date_and_writes_nothing(readme):
-    assert "README.md" in failure("report", "--readme", readme, "--check")
-    assert readme.read_text(encoding="utf-8") == README
-    run("report", "--readme", readme)
-    before = readme.stat().st_mtime_ns
-    run("report", "--readme", readme, "--check")
-    assert readme.stat().st_mtime_ns == before
+def test_report_check_says_what_is_not_up_to_date_and_writes_nothing(project):
+    message = failure("report", "--root", project, "--check")
+    assert "README.md" in message and "01.ipynb" in message
+    assert (project / "README.md").read_text(encoding="utf-8") == README
+    run("report", "--root", project)
+    run("report", "--root", project, "--check")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "no marks",
-        "<!-- results:begin -->",
-        "<!-- results:end -->\n<!-- results:begin -->",
-        "<!-- results:end -->",
-    ],
-)
-def test_report_without_marks_is_a_sentence(readme, text):
-    readme.write_text(text)
-    assert "results:begin" in failure("report", "--readme", readme)
-    assert readme.read_text() == text
+def test_report_with_half_a_mark_is_a_sentence(project):
+    path = project / "README.md"
+    path.write_text("<!-- results:end -->\n<!-- results:begin -->")
+    assert "README.md: " in failure("report", "--root", project)
+    assert path.read_text() == "<!-- results:end -->\n<!-- results:begin -->"
 
 
-def test_report_without_readme_is_a_sentence(readme):
-    assert "nowhere.md" in failure("report", "--readme", readme.parent / "nowhere.md")
+def test_report_elsewhere_is_a_sentence(tmp_path):
+    assert "README.md" in failure("report", "--root", tmp_path)
 
 
-def test_the_readme_of_the_project_is_up_to_date():
-    path = Path(__file__).parent.parent / "README.md"
-    if not path.exists():
+def test_the_tables_of_the_project_are_up_to_date():
+    """README and chapters as they are, byte for byte."""
+    root = Path(__file__).parent.parent
+    if not (root / "README.md").exists():
         pytest.skip("no README: these tests run outside of a checkout")
     results.records.cache_clear()
-    run("report", "--readme", path, "--check")
+    run("report", "--root", root, "--check")
 
 
 def test_stopping_is_not_an_error_with_a_traceback(tiny, monkeypatch):

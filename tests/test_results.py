@@ -1,4 +1,4 @@
-"""Results: records there and back, what they say, reported numbers, and the table that is made of both."""
+"""Results: records there and back, what they say, and the numbers that others reported."""
 
 import dataclasses
 import hashlib
@@ -24,21 +24,12 @@ from u2learn.recipes import Recipe, get
 from u2learn.training import train
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty folder of records instead of the project's."""
-    place = tmp_path / "results"
-    place.mkdir()
-    monkeypatch.setattr(results, "records_folder", lambda: place)
-    results.records.cache_clear()
-    yield place
-    results.records.cache_clear()
-
-
 def made_up(name: str, seed: int, dice: float, **changes) -> dict:
     """A record as `measure` writes it, with invented numbers."""
     recipe = get(name, seed=seed)
-    scores = {protocol: {"dice": dice + 0.01 * i} for i, protocol in enumerate(results.PROTOCOLS)}
+    scores = {
+        protocol: {"dice": dice + 0.01 * i, "mdice": 0.9} for i, protocol in enumerate(results.PROTOCOLS)
+    }
     return {
         "recipe": json.loads(recipe.to_json()),
         "seed": seed,
@@ -200,58 +191,6 @@ def test_every_reported_row_has_a_source_and_a_value():
         assert "seed 0" not in row["source"]
 
 
-# --- the table ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def table(folder):
-    for dataset, dice in (("drive", 0.80), ("stare", 0.82), ("chase", 0.79)):
-        for seed in range(3):
-            record = made_up(f"{dataset}-small", seed, dice + 0.001 * seed)
-            results.write_record(f"{dataset}-small-seed{seed}", record)
-    human = {"scores": {p: {"dice": 0.7777 + 0.01 * i} for i, p in enumerate(results.PROTOCOLS)}}
-    results.write_record("drive-second-observer", human)
-    return results.retina_table()
-
-
-def cells(table: str, title: str) -> list[list[str]]:
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    return [row[1:] for row in rows if title in row[0]]
-
-
-def test_table_of_reported_and_ours(table):
-    assert cells(table, "UNet-S5-D16") == [["79.56", "82.84", "80.47"]]
-    assert cells(table, "W-Net") == [["82.8", "83.9", "82.0"]]
-    spread = statistics.stdev([80, 80.1, 80.2])
-    image, field = cells(table, "ours (mean")
-    assert image == [f"**{m:.2f}** ± {spread:.2f}" for m in (80.1, 82.1, 79.1)]
-    assert field == [f"**{m:.2f}** ± {spread:.2f}" for m in (82.1, 84.1, 81.1)]  # the third protocol
-    assert [row[0] for row in cells(table, "second human observer")] == ["77.77", "78.77"]
-    assert cells(table, "seeds") == [["3", "3", "3"]]
-    assert cells(table, "parameters")[-1] == ["76,543"] * 3
-    assert cells(table, "seconds") == [["300"] * 3]
-    assert cells(table, "training: operations") == [["21 TFLOP"] * 3]
-    assert cells(table, "one image") == [["17 GFLOP"] * 3]
-
-
-def test_the_table_is_markdown(table):
-    lines = table.splitlines()
-    assert lines[1].startswith("|---")
-    assert {line.count("|") for line in lines} == {5}
-
-
-def test_a_missing_human_is_a_dash(table):
-    assert [row[2] for row in cells(table, "second human observer")] == ["–", "–"]
-
-
-def test_a_table_without_records_says_so_and_invents_nothing(folder):
-    table = results.retina_table()
-    assert cells(table, "`SET-small`") == [["not run yet"] * 3] * 2
-    assert cells(table, "parameters")[-1] == ["–"] * 3
-    with pytest.raises(LookupError, match="drive-small"):
-        results.mean_and_spread("drive-small", "image")
-
-
 # --- measuring ----------------------------------------------------------------------------------------------
 
 
@@ -347,12 +286,11 @@ def test_official_weights_are_measured_by_the_recipes_test(trained, tmp_path, mo
 def test_operations_of_the_largest_recipe_cost_nothing_to_count(monkeypatch):
     """16 quarters of Cityscapes' images in a network of 29 million would not fit into most computers."""
     monkeypatch.setattr(Recipe, "examples", lambda self, part: SyntheticStreets("val", size=(1024, 2048)))
-    counted = results.flops(recipes.get("cityscapes-fcn-ce"))
+    recipe = recipes.get("cityscapes-fcn-ce")
+    training, image = results.training_flops(recipe), results.image_flops(recipe)
     images = 16 * 160_000 / 4  # of 1024 x 2048; the backward pass takes twice the forward one
     heads = 2 * 1024 * 2048 * (128 * 64 * 9 + 64 * 19) / 4  # the auxiliary one works in training only
-    assert counted["training_flops"] == pytest.approx(
-        3 * images * (counted["image_flops"] + heads), rel=0.001
-    )
+    assert training == pytest.approx(3 * images * (image + heads), rel=0.001)
 
 
 def test_many_classes_are_measured_under_the_street_protocols(tmp_path, monkeypatch):

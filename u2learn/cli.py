@@ -9,8 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from u2learn import inference, recipes, results, training
+from u2learn import inference, recipes, results, tables, training
 from u2learn.data import pairs, store
+from u2learn.models.weights import write_text
 
 SUITES = {
     "retina-small": ["drive-small", "stare-small", "chase-small"],
@@ -90,8 +91,8 @@ def evaluate_official(options: argparse.Namespace) -> None:
     print(_score_table(record["scores"]))
     for metric, value in results.reported_for(recipe).items():
         if metric in results.REPORTED_COLUMNS:
-            protocol, score = results.REPORTED_COLUMNS[metric]
-            ours = 100 * record["scores"][protocol][score]
+            protocol, score, scale = results.REPORTED_COLUMNS[metric]
+            ours = scale * record["scores"][protocol][score]
             print(f"{metric:13} reported {value}, here {ours:.2f}, difference {ours - float(value):+.2f}")
     if options.record:
         print(f"Written: {results.write_record(f'{recipe.name}-official', record)}")
@@ -149,21 +150,14 @@ def reproduce(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    text = options.readme.read_text(encoding="utf-8")
-    begin, end = "<!-- results:begin -->", "<!-- results:end -->"
-    head, _, rest = text.partition(begin)
-    _, found, tail = rest.partition(end)
-    if not found:
-        raise ValueError(f"{options.readme} has no lines {begin} and {end} to put the table between.")
-    new = f"{head}{begin}\n{results.retina_table()}\n{end}{tail}"
-    if options.check:
-        if new != text:
-            raise ValueError(
-                f"The table in {options.readme} is not what the records give: run `u2learn report`."
-            )
-        return
-    options.readme.write_text(new, encoding="utf-8")
-    print(results.retina_table())
+    texts = tables.wanted(options.root)
+    stale = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
+    names = ", ".join(str(path.relative_to(options.root)) for path in stale)
+    if options.check and stale:
+        raise ValueError(f"These files do not show what the records give: {names}. Run `u2learn report`.")
+    for path in stale:
+        write_text(path, texts[path])
+    print(f"Written: {names}." if stale else "All tables are up to date.")
 
 
 def runs_folder() -> Path:
@@ -291,7 +285,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
 
-    sub = command(commands, "report", report, "write the table of results into the README", "u2learn report")
-    sub.add_argument("--readme", type=Path, default=Path("README.md"), help="the file (default README.md)")
-    sub.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    sub = command(
+        commands, "report", report, "write the tables of results into README and book", "u2learn report"
+    )
+    sub.add_argument(
+        "--root", type=Path, default=Path(), help="the project's folder (default: the current one)"
+    )
+    sub.add_argument("--check", action="store_true", help="only say whether all is up to date")
     return parser

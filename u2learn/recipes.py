@@ -1,6 +1,7 @@
 """Recipes: everything that decides a result, in one frozen object. Same recipe, same machine, same result."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -176,6 +177,7 @@ def get(name: str, **changes: object) -> Recipe:
     return dataclasses.replace(recipes[name], **changes)
 
 
+@functools.cache
 def _catalogue() -> dict[str, Recipe]:
     """Every recipe, generated from its dimensions."""
     crops = {"drive": (64, 42), "stare": (128, 85), "chase": (128, 85), "hrf": (256, 170)}

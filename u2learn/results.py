@@ -10,6 +10,7 @@ import platform
 import shutil
 import statistics
 import subprocess
+import time
 from pathlib import Path
 
 import torch
@@ -42,18 +43,18 @@ STREET_PROTOCOLS = {
     "ms+flip": {"flips": "h", "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)},
 }
 # The words of the reported tables: sets and losses by the recipe's own, heads by a part of its name, and for
-# each column the protocol and the score that it holds.
+# each column the protocol and the score that it holds, and what one is in the column's unit.
 REPORTED_SETS = SETS | {"cityscapes": "Cityscapes"}
 REPORTED_HEADS = {"fcn": "FCN", "psp": "PSPNet", "deeplabv3": "DeepLabV3", "paddle": "3x3 conv"}
 REPORTED_LOSSES = {"ce": "CE", "ce-dice": "CE(1.0)+Dice(3.0)", "paddle-ce": "CE", "paddle-dice": "Dice"}
 REPORTED_COLUMNS = {
-    "Dice": ("image", "dice"),
-    "mDice": ("image", "mdice"),
-    "DICE": ("image", "mdice"),
-    "AUC ROC": ("image", "auc"),
-    "mIoU": ("image", "miou"),
-    "mIoU(flip)": ("flip", "miou"),
-    "mIoU(ms+flip)": ("ms+flip", "miou"),
+    "Dice": ("image", "dice", 100),
+    "mDice": ("image", "mdice", 100),
+    "DICE": ("image", "mdice", 100),
+    "AUC ROC": ("image", "auc", 100),
+    "mIoU": ("image", "miou", 100),
+    "mIoU(flip)": ("flip", "miou", 100),
+    "mIoU(ms+flip)": ("ms+flip", "miou", 100),
 }
 
 
@@ -101,7 +102,9 @@ def measure(folder: str | Path, device: str | None = None, progress: bool = True
         **provenance(position["device"]),
         "seconds": round(position["seconds"], 1),
         "cpu_seconds": round(position["cpu_seconds"], 1),
-        **flops(recipe),
+        "training_memory": position.get("memory"),
+        "training_flops": training_flops(recipe),
+        "image_flops": image_flops(recipe),
         **_measure_model(model.to(pick_device(device)), recipe, progress),
         "log": [_rounded(line) for line in read_log(folder)],
     }
@@ -127,21 +130,41 @@ def measure_official(
 
 def _measure_model(model: nn.Module, recipe: Recipe, progress: bool) -> dict:
     """Scores under every protocol; the chosen threshold is the one of the best Dice on *training* images."""
-    parameters = sum(p.numel() for p in model.parameters())
+    cost = {"parameters": sum(p.numel() for p in model.parameters()), "speed": speed(model, recipe)}
     if recipe.num_classes > 2:
         modes = {name: dataclasses.replace(recipe, **mode) for name, mode in STREET_PROTOCOLS.items()}
         scores = {
             name: _rounded(evaluate(model, mode, mode.examples("test"), progress).score())
             for name, mode in modes.items()
         }
-        return {"parameters": parameters, "scores": scores}
+        return {**cost, "scores": scores}
     test = evaluate(model, recipe, recipe.examples("test"), progress)
     threshold = evaluate(model, recipe, recipe.examples("train"), progress).best_threshold("field")
     return {
-        "parameters": parameters,
+        **cost,
         "threshold": threshold,
         "scores": by_protocol(test, threshold),
         "curve": curve(test),
+    }
+
+
+def speed(model: nn.Module, recipe: Recipe, seconds: float = 3.0) -> dict:
+    """Frames per second of a test as the recipe does it, from photograph to probabilities, one at a time.
+
+    The first test image is segmented again and again for about `seconds`, after once to warm up.
+    """
+    image = recipe.examples("test")[0].image
+    device = str(next(model.parameters()).device)
+    segment(model, image, recipe).cpu()
+    count, started = 0, time.perf_counter()
+    while count == 0 or time.perf_counter() - started < seconds:
+        segment(model, image, recipe).cpu()  # fetching the result waits for the device
+        count += 1
+    return {
+        "frames_per_second": round(count / (time.perf_counter() - started), 3),
+        "batch": 1,
+        "size": list(image.shape[1:]),
+        "device": device_name(device),
     }
 
 
@@ -183,24 +206,27 @@ def curve(scores: OverlapScores, points: int = 64) -> dict[str, list[float]]:
     return {"recall": _rounded(recall[::step].tolist()), "precision": _rounded(precision[::step].tolist())}
 
 
-def flops(recipe: Recipe) -> dict[str, int]:
-    """Floating-point operations of the training and of one test image with all views; 2 a multiply-add.
+def training_flops(recipe: Recipe) -> int:
+    """Floating-point operations of the whole training, forward and backward; 2 a multiply-add.
 
     Counted on tensors that have a shape and no content, so that the largest recipe costs nothing.
     """
-    image = recipe.examples("test")[0].image
     with torch.device("meta"):
         model = recipe.build_model()
         batch = torch.zeros(recipe.batch, 3, *recipe.crop)
         label = torch.zeros(recipe.batch, *recipe.crop, dtype=torch.int64)
         with FlopCounterMode(display=False) as one_step:
             LOSSES[recipe.loss](model(batch), label).backward()
+    return one_step.get_total_flops() * recipe.iterations
+
+
+def image_flops(recipe: Recipe) -> int:
+    """Floating-point operations of the test of one image, with all its windows and views."""
+    with torch.device("meta"):
+        model = recipe.build_model()
     with FlopCounterMode(display=False) as one_image:
-        segment(model, image, recipe)
-    return {
-        "training_flops": one_step.get_total_flops() * recipe.iterations,
-        "image_flops": one_image.get_total_flops(),
-    }
+        segment(model, recipe.examples("test")[0].image, recipe)
+    return one_image.get_total_flops()
 
 
 def provenance(device: str) -> dict:
@@ -230,18 +256,29 @@ def best_reported(dataset: str, model: str, metric: str = "Dice") -> str:
     return max((r["value"] for r in rows if r["model"].startswith(model)), key=float)
 
 
-def reported_for(recipe: Recipe) -> dict[str, str]:
-    """What was reported for the row that this recipe reproduces: metric -> value, as printed; {} if none."""
+def reported_rows(recipe: Recipe) -> list[dict[str, str]]:
+    """The reported rows that this recipe reproduces, from every page that prints them."""
     head = recipe.name.removeprefix(f"{recipe.dataset}-").partition("-")[0]
     if head not in REPORTED_HEADS:
-        return {}
+        return []
     due = REPORTED_SETS[recipe.dataset], REPORTED_HEADS[head], REPORTED_LOSSES[recipe.loss]
-    return {
-        row["metric"]: row["value"]
+    return [
+        row
         for row in reported()
         if "before commit" not in row["source"]  # a value that its authors corrected later
         and (row["dataset"], row["head"], row["loss"]) == due
-    }
+    ]
+
+
+def reported_for(recipe: Recipe) -> dict[str, str]:
+    """What was reported for the row that this recipe reproduces: metric -> value, as printed; {} if none."""
+    return {row["metric"]: row["value"] for row in reported_rows(recipe)}
+
+
+def all_of(name: str) -> list[dict]:
+    """The records of this recipe as it is today: ours, one a seed, and that of weights trained by others."""
+    official = records().get(f"{name}-official")
+    return of_recipe(name) + ([official] if official and is_current(official) else [])
 
 
 def of_recipe(name: str) -> list[dict]:
@@ -256,7 +293,7 @@ def of_recipe(name: str) -> list[dict]:
 def is_current(record: dict) -> bool:
     """Was this record made by the recipe that has its name today?"""
     try:
-        made_by = Recipe.from_json(json.dumps(record["recipe"]))
+        made_by = Recipe.from_json(json.dumps(record.get("recipe") or record["official"]))
         return made_by == recipes.get(made_by.name, seed=made_by.seed)
     except (KeyError, ValueError):  # a recipe, or a field of one, that is no more
         return False
@@ -274,54 +311,6 @@ def mean_and_spread(name: str, protocol: str, score: str = "dice") -> tuple[floa
             f"There is no record of {name!r} in {records_folder()}: run `u2learn reproduce {name}`."
         )
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values)
-
-
-def retina_table() -> str:
-    """Ours beside what was reported, as Markdown: vessel Dice in percent, by protocol."""
-    views = len(recipes.VIEWS[recipes.get("drive-small").flips])
-    lines = [
-        "| | DRIVE | STARE | CHASE_DB1 |",
-        "|---|---:|---:|---:|",
-        "| **Full image, pixel totals, threshold 0.5** (OpenMMLab's protocol) | | | |",
-        _row(
-            "UNet-S5-D16, best of 6 rows (29 M parameters, 40,000 iterations)",
-            lambda s: best_reported(s, "UNet-S5-D16"),
-        ),
-        _row("`SET-small`, ours (mean ± deviation)", lambda s: _ours(s, "image")),
-        _row("second human observer", lambda s: _human(s, "image")),
-        "| **Field of view, threshold chosen on training images** (lwnet's protocol) | | | |",
-        _row("W-Net of lwnet (68 k parameters)", lambda s: best_reported(s, "W-Net")),
-        _row("`SET-small`, ours (mean ± deviation)", lambda s: _ours(s, "field, chosen threshold")),
-        _row("second human observer", lambda s: _human(s, "field")),
-        "| **Cost of ours** | | | |",
-        _row("parameters", lambda s: _cost(s, "parameters", "{:,.0f}")),
-        _row("training: seconds of one CPU core", lambda s: _cost(s, "cpu_seconds", "{:.0f}")),
-        _row("training: operations", lambda s: _cost(s, "training_flops", "{:.0f} TFLOP", 1e12)),
-        _row(f"one image, {views} views: operations", lambda s: _cost(s, "image_flops", "{:.0f} GFLOP", 1e9)),
-        _row("seeds", lambda s: str(len(of_recipe(f"{s}-small")))),
-    ]
-    return "\n".join(lines)
-
-
-def _row(title: str, cell) -> str:
-    return f"| {title} | " + " | ".join(cell(s) for s in ("drive", "stare", "chase")) + " |"
-
-
-def _ours(dataset: str, protocol: str) -> str:
-    if not of_recipe(f"{dataset}-small"):
-        return "not run yet"
-    mean, spread, seeds = mean_and_spread(f"{dataset}-small", protocol)
-    return f"**{mean:.2f}**" + (f" ± {spread:.2f}" if seeds > 1 else " (one seed)")
-
-
-def _human(dataset: str, protocol: str) -> str:
-    record = records().get(f"{dataset}-second-observer")
-    return f"{100 * record['scores'][protocol]['dice']:.2f}" if record else "–"
-
-
-def _cost(dataset: str, key: str, form: str, unit: float = 1) -> str:
-    values = [record[key] / unit for record in of_recipe(f"{dataset}-small")]
-    return form.format(statistics.mean(values)) if values else "–"
 
 
 def _rounded(value):

@@ -159,7 +159,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, folder: Path, device: str):
         self.recipe, self.folder, self.device = recipe, folder, device
-        self.iteration, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
+        self.iteration, self.seconds, self.cpu_seconds, self.memory = 0, 0.0, 0.0, None
         self.model = recipe.build_model().to(device, memory_format=torch.channels_last).train()
         self.result = copy.deepcopy(self.model) if recipe.ema else self.model
         self.optimiser = _optimiser(recipe, self.model)
@@ -229,11 +229,18 @@ class Run:
             "iteration": self.iteration,
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
+            "memory": self._peak_memory(),
             "scaler": self.scaler.state_dict(),
             "device": device_name(self.device),
         }
         metadata = {"recipe": self.recipe.to_json(), "position": json.dumps(position)}
         write_tensors(self.checkpoint, tensors, metadata)
+
+    def _peak_memory(self) -> int | None:
+        """The most bytes of GPU memory that this run held at once; None on a CPU, which keeps no count."""
+        if self.device.startswith("cuda"):
+            self.memory = max(self.memory or 0, torch.cuda.max_memory_allocated(self.device))
+        return self.memory
 
     def _claim(self) -> None:
         """Put the recipe into the folder, or make sure that it is the one that is there."""
@@ -250,6 +257,7 @@ class Run:
         self.iteration, self.seconds, self.cpu_seconds = (
             position[key] for key in ("iteration", "seconds", "cpu_seconds")
         )
+        self.memory = position.get("memory")
         self.scaler.load_state_dict(position["scaler"])
         self.result.load_state_dict(part(tensors, "model."))
         if self.recipe.ema:

@@ -1,0 +1,435 @@
+"""Reported and ours: every number that others reported, what we got, and a state, as tables in the book.
+
+A file says where a table goes with two comments, `<!-- NAME:begin -->` and `<!-- NAME:end -->`; a number in
+prose says which record it comes from, as in `82.1<!-- drive-small / image / dice -->`. `fill` writes both.
+"""
+
+import json
+import re
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+from u2learn import recipes, results
+from u2learn.results import REPORTED_SETS, SETS, best_reported, mean_and_spread, of_recipe, records, reported
+
+# How close is "reproduced", by unit; the direction in which a metric is better, where it is not upwards.
+TOLERANCES = {"%": 0.5, "fraction": 0.005, "count": 50, "GB": 0.1, "fps": 1, "MB": 0.1, "ms": 1}
+LOWER_IS_BETTER = ("MAE", "HCE", "Mem", "time")
+UNITS = {"%": "", "fraction": "", "count": "", "GB": " GB", "fps": " fps", "MB": " MB", "ms": " ms"}
+NO_DATA = ("hrf", "cityscapes")  # sets whose test we cannot run without a download that needs a person
+
+# The systems' families, by the start of their names.
+GROUPS = {
+    "UNet-S5-D16": "UNet-S5-D16 (OpenMMLab)",
+    "PaddleSeg": "UNet (PaddleSeg)",
+    "W-Net": "W-Net (lwnet)",
+    "U-Net (DIS": "U-Net (DIS paper)",
+    "U2-Net": "U²-Net and U²-Net†",
+    "F3Net": "U²-Net and U²-Net†",
+}
+
+# Reported rows that nothing of ours should be held against, by a word of their source or model, and why.
+NOT_COMPARABLE = {
+    "before commit": "its authors corrected it later",
+    "F3Net": "not F3Net's: a U²-Net† value under another name",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One reported number, and ours beside it. Percentages and fractions as they were reported."""
+
+    dataset: str
+    system: str
+    metric: str
+    value: str
+    unit: str
+    sources: tuple[str, ...]
+    recipe: str | None  # the recipe of ours that is held against it
+    ours: tuple[float, float, int] | None  # mean, spread, seeds
+    small: tuple[float, float, int] | None  # our small net under the same protocol
+    reason: str  # why there is nothing to compare, if so
+
+    @property
+    def group(self) -> str:
+        """The family of the system."""
+        return next(name for start, name in GROUPS.items() if self.system.startswith(start))
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus reported."""
+        return None if self.ours is None else self.ours[0] - float(self.value)
+
+    @property
+    def state(self) -> str:
+        """Reproduced, beaten, short by x, not run, or not comparable."""
+        if self.difference is None:
+            return self.reason
+        gain = -self.difference if self.metric in LOWER_IS_BETTER else self.difference
+        if abs(gain) <= TOLERANCES[self.unit] + 1e-9:
+            return "**reproduced**"
+        return "**beaten**" if gain > 0 else f"**short** by {_number(abs(gain), self.value)}"
+
+
+def lines() -> list[Line]:
+    """Every reported number once, with all the pages that print it, in the order of the source file."""
+    pages: dict[tuple, list[dict]] = {}
+    for row in reported():
+        # The same number on several pages is one line; that a page attributes it to another system is not.
+        key = [row[k] for k in ("dataset", "model", "head", "metric")] + [row["head"] and row["loss"]]
+        pages.setdefault((*key, float(row["value"]), _input_size(row)), []).append(row)
+    return [_line(rows) for rows in pages.values()]
+
+
+def _line(rows: list[dict]) -> Line:
+    row = max(rows, key=lambda row: len(row["value"]))  # one page prints 0.060, another 0.06
+    recipe = _recipe_of(row)
+    system = ", ".join(
+        filter(None, [row["model"], row["head"], row["head"] and row["loss"], _input_size(row)])
+    )
+    word = next((word for word in NOT_COMPARABLE if word in row["source"] + row["model"]), None)
+    if word:
+        reason = f"*not comparable*: {NOT_COMPARABLE[word]}"
+    elif recipe is None:
+        reason = "*not run*: no recipe of ours yet"
+    else:
+        data = "data and " if recipes.get(recipe).dataset in NO_DATA else ""
+        reason = f"*not run*: needs {data}a GPU"
+    return Line(
+        dataset=row["dataset"] or "any",
+        system=system,
+        metric=row["metric"],
+        value=row["value"],
+        unit=row["unit"],
+        sources=tuple(dict.fromkeys(r["source"] for r in rows)),
+        recipe=recipe,
+        ours=None if word or recipe is None else _ours_for(recipe, row["metric"]),
+        small=_small_for(row),
+        reason=reason,
+    )
+
+
+def _input_size(row: dict) -> str:
+    """The DIS paper trains one net at several sizes, and says so in a note only."""
+    found = re.search(r"input size ablation: (\d+x\d+)", row["note"])
+    return found[1] if found and "baseline" not in row["note"] else ""
+
+
+def _recipe_of(row: dict) -> str | None:
+    """The recipe that reproduces a reported row, if we have one."""
+    return next((name for name, rows in _rows_by_recipe().items() if row in rows), None)
+
+
+@cache
+def _rows_by_recipe() -> dict[str, list[dict]]:
+    return {name: results.reported_rows(recipes.get(name)) for name in recipes.names()}
+
+
+def _ours_for(recipe: str, metric: str) -> tuple[float, float, int] | None:
+    """Mean, spread and number of our records of this recipe, in the unit of the reported metric."""
+    found = results.all_of(recipe)
+    if metric == "Mem":
+        values = [record["training_memory"] / 1e9 for record in found if record.get("training_memory")]
+    elif metric == "fps":
+        values = [record["speed"]["frames_per_second"] for record in found]
+    else:
+        protocol, score, scale = results.REPORTED_COLUMNS[metric]
+        values = [scale * record["scores"][protocol][score] for record in found]
+    if not values:
+        return None
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values)
+
+
+def _small_for(row: dict) -> tuple[float, float, int] | None:
+    """Our small retinal net on the same images under the same protocol; None where there is no such run."""
+    dataset = next((key for key, name in SETS.items() if name == row["dataset"]), None)
+    name = f"{dataset}-small"
+    if row["metric"] not in results.REPORTED_COLUMNS or dataset is None or not of_recipe(name):
+        return None
+    protocol, score, _ = results.REPORTED_COLUMNS[row["metric"]]
+    if row["model"].startswith("W-Net"):
+        if dataset != "drive":  # it trains and tests on other images of the other sets
+            return None
+        protocol = "field, chosen threshold"
+    return mean_and_spread(name, protocol, score)
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+
+def table(group: str, dataset: str = "") -> str:
+    """The lines of a group of systems, or those of one data set, as Markdown."""
+    chosen = [line for line in lines() if line.group == group and dataset in ("", line.dataset)]
+    chosen.sort(key=lambda line: (line.dataset, line.system))  # stable: metrics stay in their order
+    small = any(line.small for line in chosen)
+    head = ["set"] * (not dataset) + ["system", "metric", "reported", "ours", "difference", "state"]
+    head += ["`SET-small`"] * small + ["pages"]
+    rows = []
+    for line in chosen:
+        sign = "–" if line.difference is None else f"{_number(line.difference, line.value, '+')}"
+        cells = [line.dataset] * (not dataset) + [line.system, line.metric, line.value + UNITS[line.unit]]
+        cells += [_mean(line.ours, line.value), sign, line.state]
+        cells += [_small(line)] * small + [" ".join(_letter(source) for source in line.sources)]
+        rows.append(cells)
+    align = ["---:" if name in ("reported", "ours", "difference", "`SET-small`") else "---" for name in head]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, align, *rows])
+
+
+def _small(line: Line) -> str:
+    text = _mean(line.small, line.value)
+    return f"**{text}**" if line.small and line.small[0] > float(line.value) else text
+
+
+def _mean(value: tuple[float, float, int] | None, like: str) -> str:
+    if value is None:
+        return "–"
+    mean, spread, seeds = value
+    return _number(mean, like) + (f" ± {_number(spread, like)} ({seeds})" if seeds > 1 else "")
+
+
+def _number(value: float, like: str, sign: str = "") -> str:
+    """With as many digits as the reported value has."""
+    return f"{value:{sign}.{len(like.partition('.')[2])}f}"
+
+
+def _letter(source: str) -> str:
+    return "abcdefghijklmnopqrstuvwxyz"[_sources().index(source)]
+
+
+def _sources() -> list[str]:
+    return list(dict.fromkeys(row["source"] for row in reported()))
+
+
+def sources_table() -> str:
+    """The pages that the numbers were read from, and the letters that stand for them in the tables."""
+    count = {source: sum(row["source"] == source for row in reported()) for source in _sources()}
+    lines = ["| | page | numbers |", "|---|---|---:|"]
+    return "\n".join(lines + [f"| {_letter(s)} | {s} | {n} |" for s, n in count.items()])
+
+
+def summary_table() -> str:
+    """How many reported numbers are in which state, by group of systems."""
+    states = ("reproduced", "beaten", "short", "not run", "not comparable")
+    out = ["| system | " + " | ".join(states) + " | all |", "|---|" + "---:|" * (len(states) + 1)]
+    everything = lines()
+    for group in dict.fromkeys(line.group for line in everything):
+        found = [next(s for s in states if s in line.state) for line in everything if line.group == group]
+        out.append(f"| {group} | " + " | ".join(str(found.count(s)) for s in states) + f" | {len(found)} |")
+    return "\n".join(out)
+
+
+def small_summary() -> str:
+    """One sentence: how our small net does against the rows that it may be held against."""
+    held = [
+        line
+        for line in lines()
+        if line.small is not None and line.group == "UNet-S5-D16 (OpenMMLab)" and line.metric == "Dice"
+    ]
+    return (
+        f"Of the {len(held)} vessel Dice values that OpenMMLab reports for DRIVE, STARE and CHASE_DB1, "
+        f"the mean of our small net is above {sum(line.small[0] > float(line.value) for line in held)}."
+    )
+
+
+def cost_table() -> str:
+    """What each recipe with a record cost."""
+    out = [
+        "| recipe | parameters | training, operations | one image | seconds | of one core | device | seeds |",
+        "|---|---:|---:|---:|---:|---:|---|---:|",
+    ]
+    for name in recipes.names():
+        if found := of_recipe(name):
+            mean = {k: statistics.mean(r[k] for r in found) for k in ("seconds", "cpu_seconds")}
+            out.append(
+                f"| `{name}` | {found[0]['parameters']:,} | {found[0]['training_flops'] / 1e12:,.0f} TFLOP "
+                f"| {found[0]['image_flops'] / 1e9:,.0f} GFLOP | {mean['seconds']:.0f} "
+                f"| {mean['cpu_seconds']:.0f} | {found[0]['device']} | {len(found)} |"
+            )
+    return "\n".join(out)
+
+
+def paddle_dice_table() -> str:
+    """PaddleSeg's "DICE" and mIoU, and the vessel Dice that follows from the two."""
+    out = [
+        "| set | reported DICE | reported mIoU | so background Dice | and vessel Dice |",
+        "|---|" + "---:|" * 4,
+    ]
+    paddle = [line for line in lines() if line.group == "UNet (PaddleSeg)"]
+    for dataset in SETS.values():
+        values = {line.metric: float(line.value) / 100 for line in paddle if line.dataset == dataset}
+        background, vessel = split_mean_dice(values["DICE"], values["mIoU"])
+        out.append(
+            f"| {dataset} | {100 * values['DICE']:.2f} | {100 * values['mIoU']:.2f} "
+            f"| {100 * background:.1f} | {100 * vessel:.1f} |"
+        )
+    return "\n".join(out)
+
+
+def split_mean_dice(mean_dice: float, mean_iou: float) -> tuple[float, float]:
+    """The two Dice values, the larger first, of two classes whose mean Dice and mean IoU are known.
+
+    With IoU = D / (2 - D) and Dice values m + d and m - d, the mean IoU is a function of d² alone.
+
+    Raises:
+        ValueError: no two Dice values have these means.
+    """
+    m = mean_dice
+    # mean of (m + d) / (2 - m - d) and (m - d) / (2 - m + d), times the common divisor, solved for d²
+    square = ((2 - m) ** 2 * mean_iou - m * (2 - m)) / (1 + mean_iou)
+    if square < -1e-9 or m + max(square, 0) ** 0.5 > 1 + 1e-9:
+        raise ValueError(f"No two classes have a mean Dice of {mean_dice} and a mean IoU of {mean_iou}.")
+    return m + max(square, 0) ** 0.5, m - max(square, 0) ** 0.5
+
+
+def copied_rows() -> str:
+    """One sentence: how many rows of the page that is titled U²-Net are OpenMMLab's UNet rows."""
+    keys = ("dataset", "model", "head", "loss", "metric", "value")
+    page = [row for row in reported() if row["source"].startswith("tuanlda78202/CVP")]
+    original = {tuple(r[k] for k in keys) for r in reported() if r["source"].startswith("mmsegmentation")}
+    same = sum(tuple(row[k] for k in keys) in original for row in page)
+    return f"Of its {len(page)} numbers, {same} equal OpenMMLab's for UNet-S5-D16 to the digit."
+
+
+def mislabelled_table() -> str:
+    """The rows that the archive of Papers With Code gives to F3Net, and whose they are."""
+    out = ["| set | printed as | value | is the value of |", "|---|---|---:|---|"]
+    for row in (row for row in reported() if row["model"].startswith("F3Net")):
+        owner = next(
+            r
+            for r in reported()
+            if r["model"] == "U2-Net-dagger" and r["dataset"] == row["dataset"] and r["value"] == row["value"]
+        )
+        out.append(
+            f"| {row['dataset']} | F3Net, {row['metric']} | {row['value']} | U²-Net†, {owner['metric']} |"
+        )
+    return "\n".join(out)
+
+
+def corrected_value() -> str:
+    """The value that PaddleSeg printed before it mended its multi-scale test, and the one after."""
+    rows = [
+        r for r in reported() if (r["model"].startswith("PaddleSeg"), r["metric"]) == (True, "mIoU(ms+flip)")
+    ]
+    before, after = sorted(rows, key=lambda row: "before commit" not in row["source"])
+    return f"The page said {before['value']} until February 2023 and says {after['value']} since."
+
+
+def retina_table() -> str:
+    """Ours beside what was reported, as Markdown: vessel Dice in percent, by protocol."""
+    views = len(recipes.VIEWS[recipes.get("drive-small").flips])
+    lines = [
+        "| | DRIVE | STARE | CHASE_DB1 |",
+        "|---|---:|---:|---:|",
+        "| **Full image, pixel totals, threshold 0.5** (OpenMMLab's protocol) | | | |",
+        _row(
+            "UNet-S5-D16, best of 6 rows (29 M parameters, 40,000 iterations)",
+            lambda s: best_reported(s, "UNet-S5-D16"),
+        ),
+        _row("`SET-small`, ours (mean ± deviation)", lambda s: _ours(s, "image")),
+        _row("second human observer", lambda s: _human(s, "image")),
+        "| **Field of view, threshold chosen on training images** (lwnet's protocol) | | | |",
+        _row("W-Net of lwnet (68 k parameters)", lambda s: best_reported(s, "W-Net")),
+        _row("`SET-small`, ours (mean ± deviation)", lambda s: _ours(s, "field, chosen threshold")),
+        _row("second human observer", lambda s: _human(s, "field")),
+        "| **Cost of ours** | | | |",
+        _row("parameters", lambda s: _cost(s, "parameters", "{:,.0f}")),
+        _row("training: seconds of one CPU core", lambda s: _cost(s, "cpu_seconds", "{:.0f}")),
+        _row("training: operations", lambda s: _cost(s, "training_flops", "{:.0f} TFLOP", 1e12)),
+        _row(f"one image, {views} views: operations", lambda s: _cost(s, "image_flops", "{:.0f} GFLOP", 1e9)),
+        _row("seeds", lambda s: str(len(of_recipe(f"{s}-small")))),
+    ]
+    return "\n".join(lines)
+
+
+def _row(title: str, cell: Callable[[str], str]) -> str:
+    return f"| {title} | " + " | ".join(cell(s) for s in ("drive", "stare", "chase")) + " |"
+
+
+def _ours(dataset: str, protocol: str) -> str:
+    if not of_recipe(f"{dataset}-small"):
+        return "not run yet"
+    mean, spread, seeds = mean_and_spread(f"{dataset}-small", protocol)
+    return f"**{mean:.2f}**" + (f" ± {spread:.2f}" if seeds > 1 else " (one seed)")
+
+
+def _human(dataset: str, protocol: str) -> str:
+    record = records().get(f"{dataset}-second-observer")
+    return f"{100 * record['scores'][protocol]['dice']:.2f}" if record else "–"
+
+
+def _cost(dataset: str, key: str, form: str, unit: float = 1) -> str:
+    values = [record[key] / unit for record in of_recipe(f"{dataset}-small")]
+    return form.format(statistics.mean(values)) if values else "–"
+
+
+# --- into the files -----------------------------------------------------------------------------------------
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "results": retina_table,
+    "summary": summary_table,
+    "small": small_summary,
+    **{
+        f"openmmlab-{k}": partial(table, "UNet-S5-D16 (OpenMMLab)", name) for k, name in REPORTED_SETS.items()
+    },
+    "paddleseg": partial(table, "UNet (PaddleSeg)"),
+    "lwnet": partial(table, "W-Net (lwnet)"),
+    "dis-unet": partial(table, "U-Net (DIS paper)"),
+    "u2net": partial(table, "U²-Net and U²-Net†"),
+    "cost": cost_table,
+    "sources": sources_table,
+    "copied": copied_rows,
+    "mislabelled": mislabelled_table,
+    "paddle-dice": paddle_dice_table,
+    "corrected": corrected_value,
+}
+NUMBER = re.compile(r"(\d+\.(\d+))<!-- ([\w-]+) / ([\w ,+]+) / (\w+) -->")
+
+
+def fill(text: str) -> str:
+    """`text` with its tables and its numbers as the records give them today.
+
+    Raises:
+        ValueError: a table's begin without its end.
+        LookupError: a number of a recipe that has no record.
+    """
+    for name, make in BLOCKS.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if begin in text or end in text:
+            head, _, rest = text.partition(begin)
+            _, found, tail = rest.partition(end)
+            if not found:
+                raise ValueError(f"A table needs the lines {begin} and {end}, once each and in this order.")
+            text = f"{head}{begin}\n{make()}\n{end}{tail}"
+
+    def number(match: re.Match) -> str:
+        recipe, protocol, score = match[3], match[4], match[5]
+        mean, _, _ = mean_and_spread(recipe, protocol, score)
+        return f"{mean:.{len(match[2])}f}{match[0][len(match[1]) :]}"
+
+    return NUMBER.sub(number, text)
+
+
+def wanted(root: Path) -> dict[Path, str]:
+    """The files below `root` that show results, README and book, each with the text that it should have."""
+    texts = {}
+    for path in [
+        root / "README.md",
+        *sorted(root.glob("book/**/*.md")),
+        *sorted(root.glob("book/**/*.ipynb")),
+    ]:
+        text = path.read_text(encoding="utf-8")
+        try:
+            if path.suffix == ".md":
+                texts[path] = fill(text)
+                continue
+            notebook = json.loads(text)
+            for cell in notebook["cells"]:
+                if cell["cell_type"] == "markdown":
+                    cell["source"] = fill("".join(cell["source"])).splitlines(keepends=True)
+            texts[path] = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    return texts
