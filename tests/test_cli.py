@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 import u2learn
-from u2learn import cli, recipes, results, tables
+from u2learn import cli, recipes, results, tables, training
 from u2learn.data.augment import Augmentation
 from u2learn.data.pairs import Example
 from u2learn.inference import load_model, save_model, segment
@@ -474,3 +475,86 @@ def test_stopping_is_not_an_error_with_a_traceback(tiny, monkeypatch):
 
     monkeypatch.setattr(cli.training, "train", interrupt)
     assert "goes on" in failure("train", "tiny-small")
+
+
+# --- several at once, and how fast --------------------------------------------------------------------------
+
+
+def test_a_run_that_another_process_holds_is_left_to_it(tiny, capsys):
+    folder = tiny / "runs" / "tiny-small-seed0"
+    with training._alone_in(folder):
+        assert str(folder) in failure("train", "tiny-small")
+        run("reproduce", "tiny-small", "--seeds", 2)
+        assert "Another process" in capsys.readouterr().out
+    assert [path.name for path in (tiny / "results").glob("tiny*")] == ["tiny-small-seed1.json"]
+    run("reproduce", "tiny-small", "--seeds", 2)  # and when it is free again, it is done
+    assert len(list((tiny / "results").glob("tiny*"))) == 2
+
+
+def test_processes_side_by_side_share_the_list(tmp_path):
+    """Real processes: each run is trained once, whoever takes it."""
+    script = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_cli
+from u2learn import cli, recipes, results
+from u2learn.recipes import Recipe
+recipes._catalogue = lambda: {{test_cli.TINY.name: test_cli.TINY}}
+parts = {{"train": [test_cli.cross(s) for s in range(3)], "test": [test_cli.cross(50)]}}
+Recipe.examples = lambda self, part: parts[part]
+results.records_folder = lambda: Path("results")
+train = cli.training.train
+def noted(recipe, folder, **rest):
+    result = train(recipe, folder, **rest)
+    with open("trained.txt", "a") as file:
+        file.write(f"{{recipe.seed}}\\n")
+    return result
+cli.training.train = noted
+cli.main(sys.argv[1:])
+"""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "go.py").write_text(script)
+    command = [sys.executable, "go.py", "reproduce", "tiny-small", "--seeds", "3"]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(list((tmp_path / "results").glob("tiny*.json"))) == 3
+    trained = (tmp_path / "trained.txt").read_text().split()
+    assert set(trained) == {"0", "1", "2"}
+    assert all("seed 2" in output for output in outputs)
+
+
+def test_jobs_start_as_many_processes_with_the_same_orders(tiny, monkeypatch):
+    started = []
+
+    class Process:
+        def __init__(self, command, env):
+            started.append((command, env))
+
+        def wait(self):
+            return len(started) > 3
+
+    monkeypatch.setattr(cli.subprocess, "Popen", Process)
+    run("reproduce", "tiny-small", "--seeds", 4, "--minutes", 9, "--jobs", 3, "--device", "cpu")
+    assert len(started) == 3
+    command, environment = started[0]
+    options = cli._parser().parse_args(command[3:])
+    assert (options.suite, options.seeds, options.minutes, options.device, options.jobs) == (
+        "tiny-small", 4, 9, "cpu", 1,
+    )  # fmt: skip
+    assert environment["TQDM_DISABLE"] == "1"
+    assert "failed" in failure("reproduce", "tiny-small", "--jobs", 2)
+
+
+def test_benchmark_says_what_it_measured(tiny, capsys):
+    run("benchmark", "tiny-small", "--seconds", 0.2, "--device", "cpu")
+    out = capsys.readouterr().out
+    titles = ("plain loop", "u2learn", "all of it")
+    plain, ours, minutes = (float(re.search(rf"^{title}\s+([\d.]+)", out, re.M)[1]) for title in titles)
+    assert plain > 0 and ours > 0
+    assert minutes == pytest.approx(TINY.iterations / ours / 60, abs=0.06)
+    ratio = float(re.search(r"([\d.]+) times the plain loop", out)[1])
+    assert ratio == pytest.approx(ours / plain, rel=0.02)
+    assert 0 < float(re.search(r"(\d+)% of", out)[1]) < 100
+    assert not (tiny / "runs").exists(), "a benchmark leaves no run behind"

@@ -503,3 +503,38 @@ def test_seconds_are_those_of_training_without_evaluation(tmp_path, monkeypatch)
     position = json.loads(_position(tmp_path))
     assert 0 < position["seconds"] < elapsed - 0.99
     assert position["cpu_seconds"] > 0
+
+
+def test_a_compiled_step_is_the_same_step(tmp_path, monkeypatch):
+    """Long runs on a GPU are compiled. Here the compiler only captures the graph and runs it as it is."""
+    seen = []
+
+    def capture(graph, inputs):
+        seen.append(graph)
+        return graph.forward
+
+    run(tmp_path / "plain")
+    wrap = lambda model, recipe, device: torch.compile(model, backend=capture)  # noqa: E731
+    monkeypatch.setattr(training, "compiled", wrap)
+    run(tmp_path / "compiled")
+    assert seen
+    due, found = weights(tmp_path / "plain"), weights(tmp_path / "compiled")
+    assert list(due) == list(found), "the names in a checkpoint do not tell who made it"
+    assert all(torch.allclose(found[name], due[name], atol=1e-5) for name in due)
+
+
+def test_only_a_long_run_on_a_gpu_is_compiled(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda model, mode: calls.append(mode) or "compiled")
+    short, long = tiny(), tiny(iterations=training.COMPILE_FROM)
+    model = short.build_model()
+    assert training.compiled(model, long, "cpu") is model
+    assert training.compiled(model, short, "cuda") is model
+    assert calls == [] and training.compiled(model, long, "cuda:0") == "compiled"
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    run(tmp_path)
+    with training._alone_in(tmp_path), pytest.raises(training.BusyError, match=str(tmp_path)):
+        run(tmp_path)
+    run(tmp_path)

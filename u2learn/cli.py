@@ -1,14 +1,16 @@
-"""The command line: `u2learn data | train | evaluate | predict | reproduce | report`."""
+"""The command line: `u2learn data | train | evaluate | predict | reproduce | benchmark | report`."""
 
 import argparse
 import math
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 from PIL import Image
 
+from u2learn import benchmark as benchmarks
 from u2learn import inference, recipes, results, tables, training
 from u2learn.data import pairs, store
 from u2learn.models.weights import write_text
@@ -31,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, OSError, LookupError, training.DivergedError) as error:
+    except (ValueError, OSError, LookupError, training.DivergedError, training.BusyError) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         if isinstance(error, OSError) and error.filename:  # the system's own errors, as "no such file"
             message = f"{error.filename}: {error.strerror}."
@@ -127,17 +129,24 @@ def reproduce(options: argparse.Namespace) -> None:
     if options.suite not in (*SUITES, *recipes.names()):
         known = ", ".join([*SUITES, *recipes.names()])
         raise ValueError(f"There is no suite and no recipe {options.suite!r}. There are: {known}.")
+    if options.jobs > 1:
+        reproduce_side_by_side(options)
+        return
     names = SUITES.get(options.suite, [options.suite])
     runs = [recipes.get(name, seed=seed) for seed in range(options.seeds) for name in names]
     end = time.monotonic() + 60 * options.minutes
     for done, recipe in enumerate(runs):
         print(f"{done + 1} of {len(runs)}: {recipe.name}, seed {recipe.seed}", flush=True)
+        results.records.cache_clear()  # another process may have written one
         record = results.records().get(f"{recipe.name}-seed{recipe.seed}")
         if record and results.is_current(record):
             continue
         folder = runs_folder() / f"{recipe.name}-seed{recipe.seed}"
         try:
             training.train(recipe, folder, device=options.device, minutes=(end - time.monotonic()) / 60)
+        except training.BusyError as busy:
+            print(busy, flush=True)
+            continue
         except training.TimeIsUpError as stop:
             print(stop)
             return
@@ -147,6 +156,28 @@ def reproduce(options: argparse.Namespace) -> None:
     for dataset, recipe in {recipe.dataset: recipe for recipe in runs if recipe.split == "mmseg"}.items():
         if all(example.second is not None for example in recipe.examples("test")):
             results.write_record(f"{dataset}-second-observer", results.measure_second_observer(recipe))
+
+
+def reproduce_side_by_side(options: argparse.Namespace) -> None:
+    """Several processes go through the same list; each takes the runs that no other one holds."""
+    command = [sys.executable, "-m", "u2learn", "reproduce", options.suite, "--seeds", str(options.seeds)]
+    command += ["--minutes", str(options.minutes)] + (["--device", options.device] if options.device else [])
+    quiet = os.environ | {"TQDM_DISABLE": "1"}  # bars of several processes would overwrite each other
+    processes = [subprocess.Popen(command, env=quiet) for _ in range(options.jobs)]
+    if any([process.wait() for process in processes]):
+        raise ValueError("At least one of the processes failed; see its message above.")
+
+
+def benchmark(options: argparse.Namespace) -> None:
+    found = benchmarks.benchmark(recipes.get(options.recipe), options.device, options.seconds)
+    print(f"{options.recipe} on {found['device']}")
+    print(f"plain loop  {found['plain']:8.2f} steps a second")
+    print(f"u2learn     {found['ours']:8.2f} steps a second, {found['ratio']:.2f} times the plain loop")
+    print(f"all of it   {found['minutes']:8.1f} minutes")
+    print(
+        f"{found['tflops']:.3g} TFLOP a second, {found['share']:.0%} of what a product of large matrices "
+        f"reaches here ({found['peak_tflops']:.3g})"
+    )
 
 
 def report(options: argparse.Namespace) -> None:
@@ -283,6 +314,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--minutes", type=float, default=math.inf, help="stop after that long (default: when done)"
     )
+    sub.add_argument(
+        "--jobs", type=int, default=1, help="processes side by side; pays for small runs on a large GPU"
+    )
+    sub.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+
+    sub = command(
+        commands,
+        "benchmark",
+        benchmark,
+        "how fast a recipe trains here, against the plain loop and the device's peak",
+        "u2learn benchmark drive-fcn-ce --device cuda",
+    )
+    sub.add_argument("recipe", choices=recipes.names(), metavar="RECIPE", help="a recipe's name")
+    sub.add_argument("--seconds", type=float, default=20, help="how long to measure (default 20)")
     sub.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
 
     sub = command(
