@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -87,15 +88,20 @@ def train(
 def _alone_in(folder: Path) -> Iterator[None]:
     """Hold the lock of a run folder; the system frees it when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
+    if fcntl is None:
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY)
+    try:
         try:
-            if fcntl:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise BusyError(
                 f"Another process is training in {folder}: wait for it, or choose another folder."
             ) from None
         yield
+    finally:
+        os.close(lock)
 
 
 def _loop(
@@ -137,20 +143,23 @@ class TrainingData:
         if len(examples) == 0:
             raise ValueError(f"The training part of {recipe.dataset!r} is empty: nothing to learn from.")
         self.recipe = recipe
-        images, labels = [], []
-        for example in examples:
+        first = torch.as_tensor(examples[0].label)
+        size = shrunk_size(first.shape, recipe.side) if recipe.side else first.shape
+        # filled image by image: a set as large as Cityscapes must not lie in memory twice
+        self.images = torch.empty(
+            len(examples), 3, *size, dtype=torch.uint8, device=device, memory_format=torch.channels_last
+        )  # (N, 3, H, W)
+        self.labels = torch.empty(len(examples), *first.shape, dtype=torch.uint8, device=device)
+        for place, example in enumerate(examples):
             image, label = torch.as_tensor(example.image), torch.as_tensor(example.label)
-            if labels and label.shape != labels[0].shape:
+            if label.shape != first.shape:
                 raise ValueError(
                     f"{example.name} has {tuple(label.shape)} pixels, the images before it "
-                    f"{tuple(labels[0].shape)}: training needs one size; crop or resize them first."
+                    f"{tuple(first.shape)}: training needs one size; crop or resize them first."
                 )
             if recipe.side:
-                image = resize(image / 255, shrunk_size(label.shape, recipe.side)).mul(255).round().byte()
-            images.append(image)
-            labels.append(label)
-        self.images = torch.stack(images).to(device, memory_format=torch.channels_last)  # (N, 3, H, W)
-        self.labels = torch.stack(labels).to(device)  # (N, H', W'), as fine as it came
+                image = resize(image / 255, size).mul(255).round().byte()
+            self.images[place], self.labels[place] = image, label
         each = [normalisation(image[None] / 255, recipe.normalisation) for image in self.images]
         self.mean, self.std = (torch.cat(values) for values in zip(*each, strict=True))  # (N, 3, 1, 1)
         self.generator = torch.Generator(device)
