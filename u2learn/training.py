@@ -281,6 +281,7 @@ class Run:
 
     def _claim(self) -> None:
         """Put the recipe into the folder, or make sure that it is the one that is there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "recipe.json"
         if path.exists() and path.read_text() != self.recipe.to_json():
             raise ValueError(
