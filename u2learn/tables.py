@@ -18,6 +18,7 @@ from u2learn.results import REPORTED_SETS, SETS, best_reported, mean_and_spread,
 # How close is "reproduced", by unit; the direction in which a metric is better, where it is not upwards.
 TOLERANCES = {"%": 0.5, "fraction": 0.005, "count": 50, "GB": 0.1, "fps": 1, "MB": 0.1, "ms": 1}
 LOWER_IS_BETTER = ("MAE", "HCE", "Mem", "time")
+NO_BREAK = "\N{NO-BREAK SPACE}"
 UNITS = {"%": "", "fraction": "", "count": "", "GB": " GB", "fps": " fps", "MB": " MB", "ms": " ms"}
 NO_DATA = ("hrf", "cityscapes")  # sets whose test we cannot run without a download that needs a person
 
@@ -30,11 +31,12 @@ GROUPS = {
     "U2-Net": "U²-Net and U²-Net†",
     "F3Net": "U²-Net and U²-Net†",
 }
+NAMES = {"U2-Net-dagger": "U²-Net†", "U2-Net": "U²-Net", "CE(1.0)+Dice(3.0)": "CE + 3 Dice"}
 
 # Reported rows that nothing of ours should be held against, by a word of their source or model, and why.
 NOT_COMPARABLE = {
-    "before commit": "its authors corrected it later",
-    "F3Net": "not F3Net's: a U²-Net† value under another name",
+    "before commit": "corrected later",
+    "F3Net": "another name",
 }
 
 
@@ -43,7 +45,8 @@ class Line:
     """One reported number, and ours beside it. Percentages and fractions as they were reported."""
 
     dataset: str
-    system: str
+    group: str
+    system: str  # which of its group
     metric: str
     value: str
     unit: str
@@ -52,11 +55,6 @@ class Line:
     ours: tuple[float, float, int] | None  # mean, spread, seeds
     small: tuple[float, float, int] | None  # our small net under the same protocol
     reason: str  # why there is nothing to compare, if so
-
-    @property
-    def group(self) -> str:
-        """The family of the system."""
-        return next(name for start, name in GROUPS.items() if self.system.startswith(start))
 
     @property
     def difference(self) -> float | None:
@@ -87,20 +85,19 @@ def lines() -> list[Line]:
 def _line(rows: list[dict]) -> Line:
     row = max(rows, key=lambda row: len(row["value"]))  # one page prints 0.060, another 0.06
     recipe = _recipe_of(row)
-    system = ", ".join(
-        filter(None, [row["model"], row["head"], row["head"] and row["loss"], _input_size(row)])
-    )
+    words = [row["head"], row["loss"]] if row["head"] else [row["model"], _input_size(row)]
     word = next((word for word in NOT_COMPARABLE if word in row["source"] + row["model"]), None)
     if word:
-        reason = f"*not comparable*: {NOT_COMPARABLE[word]}"
+        reason = f"*not comparable* ({NOT_COMPARABLE[word]})"
     elif recipe is None:
-        reason = "*not run*: no recipe of ours yet"
+        reason = "*not run* (no recipe)"
     else:
-        data = "data and " if recipes.get(recipe).dataset in NO_DATA else ""
-        reason = f"*not run*: needs {data}a GPU"
+        data = "data, " if recipes.get(recipe).dataset in NO_DATA else ""
+        reason = f"*not run* ({data}GPU)"
     return Line(
         dataset=row["dataset"] or "any",
-        system=system,
+        group=next(group for start, group in GROUPS.items() if row["model"].startswith(start)),
+        system=", ".join(NAMES.get(word, word) for word in words if word),
         metric=row["metric"],
         value=row["value"],
         unit=row["unit"],
@@ -175,6 +172,7 @@ def table(group: str, dataset: str = "") -> str:
         cells += [_small(line)] * small + [" ".join(_letter(source) for source in line.sources)]
         rows.append(cells)
     align = ["---:" if name in ("reported", "ours", "difference", "`SET-small`") else "---" for name in head]
+    rows = [[cell.replace(" ", NO_BREAK) for cell in row] for row in rows]  # one row, one line
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, align, *rows])
 
 
