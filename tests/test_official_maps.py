@@ -67,7 +67,8 @@ def test_as_published_by_loops(size, low):
     assert got.dtype == torch.float32 and got.shape == size
     levels = got.numpy() * 255
     assert np.abs(levels - levels.round()).max() < 1e-3  # 8 bits, as in a PNG
-    assert np.abs(levels - np.asarray(due)).max() <= 1  # truncation turns 1e-6 into one level
+    error = np.abs(levels - np.asarray(due))  # truncation turns 1e-6 into one level, here and there
+    assert error.max() <= 1.001 and error.mean() < 0.05
 
 
 def test_grey_photographs_take_the_numbers_of_red():
