@@ -458,7 +458,7 @@ def test_a_missing_set_says_what_to_do(root):
     (root / "DRIVE").mkdir(parents=True)  # an empty folder is no set
     with pytest.raises(MissingDataset):
         store.find("drive")
-    with pytest.raises(ValueError, match="no data set 'drivel'; there are drive, stare, chase, hrf, city"):
+    with pytest.raises(ValueError, match="no data set 'drivel'; there are drive, stare, chase, hrf, u2net"):
         store.find("drivel")
 
 
@@ -478,7 +478,7 @@ def test_available_lists_every_set_with_what_is_here(publish, root):
     publish({"toy.zip": b""})
     put(root / "toy", CONTENT)
     lines = {check.dataset.name: str(check) for check in store.available()}
-    assert list(lines) == ["drive", "stare", "chase", "hrf", "cityscapes", "toy"]
+    assert list(lines) == ["drive", "stare", "chase", "hrf", "u2net-demo", "cityscapes", "toy"]
     assert (
         lines["toy"].startswith("toy: complete") and "not here; run `u2learn data fetch hrf`" in lines["hrf"]
     )

@@ -1,16 +1,23 @@
 """Saliency of a photograph, step by step as published, and the authors' own maps where they are at hand."""
 
+import hashlib
 import math
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_u2net import FlatU2Net, randomised, table
 from torch import nn
 
 import u2learn
-from u2learn import saliency, u2net_small
+from u2learn import cli, saliency, to_official, u2net_small, unet_s5_d16
+from u2learn.data import store
 from u2learn.data.augment import resize
+from u2learn.inference import load_model
 
 
 class Net(nn.Module):
@@ -159,3 +166,148 @@ def test_a_real_network_at_any_size():
         got = saliency(model, torch.from_numpy(photograph(*size)))
         assert got.shape == size and 0 <= got.min() <= got.max() <= 1
     assert u2learn.saliency is u2learn.inference.saliency
+
+
+# --- weights from their home, and the authors' maps ---------------------------------------------------------
+
+WEIGHTS = store.data_root() / "U2Net_official" / "weights" / "u2netp_fp16_bnfolded.pth"
+
+
+def official_file(path, mid=2, out=4, seed=0):
+    """A file as the authors publish it, of a thin net, and that net written flat."""
+    net = randomised(FlatU2Net(table(mid, out)), seed).eval()
+    torch.save(net.state_dict(), path)
+    return net
+
+
+def test_which_net_it_is_is_read_in_the_file(tmp_path):
+    net = official_file(tmp_path / "thin.pth")
+    model, recipe = load_model(tmp_path / "thin.pth")
+    assert recipe is None and not model.training
+    x = torch.rand(1, 3, 40, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x)[0], net(x)[0], rtol=1e-4, atol=1e-4)
+    torch.save(to_official(u2net_small(3)), tmp_path / "three.pth")
+    assert sum(p.numel() for p in load_model(tmp_path / "three.pth")[0].parameters()) > 1_131_181
+    torch.save({"state_dict": to_official(unet_s5_d16())}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other\.pth holds no U²-Net"):
+        load_model(tmp_path / "other.pth")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
+        load_model(tmp_path / "nowhere.pth")
+
+
+def test_pretrained_fetches_checks_and_loads(tmp_path, monkeypatch):
+    """From a web server, as in the tests of data sets; what cannot be fetched says where to put it."""
+    (tmp_path / "home").mkdir()
+    net = official_file(tmp_path / "home" / "u2netp.pth")
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "home")
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    monkeypatch.setenv("U2LEARN_DATA", str(tmp_path / "data"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        home = f"http://127.0.0.1:{server.server_port}/u2netp.pth#/u2netp.pth"
+        digest = hashlib.sha256((tmp_path / "home" / "u2netp.pth").read_bytes()).hexdigest()
+        monkeypatch.setitem(store.WEIGHTS, "u2net_small", store.Archive((home,), sha256=digest))
+        model, _ = u2learn.pretrained("u2net_small", progress=False)
+    finally:
+        server.shutdown()
+        server.server_close()
+    x = torch.rand(1, 3, 40, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x)[0], net(x)[0], rtol=1e-4, atol=1e-4)
+    place = tmp_path / "data" / "weights" / "u2netp.pth"
+    assert u2learn.pretrained("u2net_small", progress=False)[1] is None  # without the server
+    place.unlink()
+    monkeypatch.setattr(store.time, "sleep", lambda _: None)
+    with pytest.raises(ConnectionError, match="by hand") as error:
+        u2learn.pretrained("u2net_small", progress=False)
+    assert str(place) in str(error.value)
+
+
+def test_an_unknown_name_is_answered_with_all_names():
+    with pytest.raises(KeyError, match=r"'u9net'.*drive-small.*u2net, u2net_small"):
+        u2learn.pretrained("u9net")
+
+
+def run(*arguments):
+    cli.main([str(argument) for argument in arguments])
+
+
+def failure(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert isinstance(stop.value.code, str) and "\n" not in stop.value.code
+    return stop.value.code
+
+
+@pytest.fixture(scope="module")
+def published_maps(tmp_path_factory):
+    """Two photographs, and maps of them from the flat net and loops."""
+    net, pairs = official_file(tmp_path_factory.mktemp("weights") / "u2netp.pth"), []
+    for seed, size in enumerate([(30, 41), (25, 20)]):
+        image = photograph(*size, seed=seed)
+        x = read_points(image / 255, 320)
+        x = (x / x.max() - MEAN[:, None, None]) / STD[:, None, None]
+        with torch.no_grad():
+            p = net(torch.from_numpy(x).float()[None])[0][0, 0].sigmoid().numpy()
+        p = (p - p.min()) / (p.max() - p.min())
+        theirs = Image.fromarray((p * 255).astype(np.uint8)).resize(size[::-1], Image.Resampling.BILINEAR)
+        pairs.append((Image.fromarray(image.transpose(1, 2, 0)), theirs.convert("RGB")))
+    return pairs
+
+
+@pytest.fixture
+def demo(published_maps, tmp_path, monkeypatch):
+    """They as files, in folders as in the authors' repository."""
+    monkeypatch.setenv("U2LEARN_DATA", str(tmp_path / "data"))
+    folder = tmp_path / "data" / "U2Net_official" / "test_data"
+    for name, column in (("test_images", 0), ("u2netp_results", 1)):
+        (folder / name).mkdir(parents=True)
+        for i, pair in enumerate(published_maps):
+            pair[column].save(folder / name / f"{i}.png")
+    official_file(tmp_path / "u2netp.pth")
+    return folder
+
+
+def test_the_table_of_the_authors_maps(demo, tmp_path, capsys):
+    run("evaluate", "--maps", "u2net_small", "--weights", tmp_path / "u2netp.pth")
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines[1:]]
+    assert lines[0].split()[-2:] == ["mean", "largest"]
+    assert [row[:-2] for row in rows] == [["0.png"], ["1.png"], ["worst", "of", "2"]]
+    assert all(float(row[-2]) < 0.1 and int(row[-1]) <= 1 for row in rows)
+    official_file(tmp_path / "other.pth", seed=3)
+    run("evaluate", "--maps", "u2net_small", "--weights", tmp_path / "other.pth")
+    assert float(capsys.readouterr().out.split()[-2]) > 2  # other weights, other maps
+
+
+def test_mistakes_with_maps_are_sentences(demo, tmp_path, monkeypatch):
+    weights = tmp_path / "u2netp.pth"
+    assert "--maps" in failure("evaluate", "runs", "--maps", "u2net_small")
+    Image.new("L", (5, 5)).save(demo / "u2netp_results" / "0.png")
+    assert "differ in their size" in failure("evaluate", "--maps", "u2net_small", "--weights", weights)
+    (demo / "u2netp_results" / "0.png").unlink()
+    assert "no map of" in failure("evaluate", "--maps", "u2net_small", "--weights", weights)
+    monkeypatch.setenv("U2LEARN_DATA", str(tmp_path / "empty"))
+    message = failure("evaluate", "--maps", "u2net_small", "--weights", weights)
+    assert "u2learn data fetch u2net-demo" in message
+
+
+def test_predict_with_a_file_of_the_authors(demo, tmp_path):
+    photo = demo / "test_images" / "0.png"
+    run("predict", photo, "--weights", tmp_path / "u2netp.pth", "--output", tmp_path / "maps")
+    found = {path.name: np.asarray(Image.open(path)) for path in (tmp_path / "maps").iterdir()}
+    assert found.keys() == {"0-saliency.png", "0-mask.png"}
+    theirs = np.asarray(Image.open(demo / "u2netp_results" / "0.png"))[..., 0].astype(int)
+    assert np.abs(found["0-saliency.png"] - theirs).max() <= 1
+    assert ((found["0-mask.png"] == 255) == (found["0-saliency.png"] > 127)).all()
+
+
+@pytest.mark.skipif(not WEIGHTS.exists(), reason="the official photographs, maps and weights are not here")
+def test_the_18_official_maps_within_two_grey_levels(capsys):
+    """Half-precision weights with folded norms; a change of the weights of that size does as much."""
+    run("evaluate", "--maps", "u2net_small", "--weights", WEIGHTS)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert len(rows) == 19
+    assert all(float(row[-2]) < 2 for row in rows)

@@ -13,7 +13,9 @@ from tqdm.auto import tqdm
 
 from u2learn.data.augment import normalisation, normalise, resize, shrunk_size
 from u2learn.data.pairs import Example
+from u2learn.data.store import WEIGHTS, fetch_weights
 from u2learn.metrics.overlap import ClassScores, OverlapScores
+from u2learn.models.official import load_u2net
 from u2learn.models.weights import part, read_tensors, write_tensors
 from u2learn.recipes import VIEWS, Recipe
 
@@ -217,14 +219,19 @@ def save_model(path: str | Path, model: nn.Module, recipe: Recipe) -> None:
     write_tensors(Path(path), tensors, {"recipe": recipe.to_json()})
 
 
-def load_model(path: str | Path) -> tuple[nn.Module, Recipe]:
+def load_model(path: str | Path) -> tuple[nn.Module, Recipe | None]:
     """A trained model in eval mode, with its recipe, from a run folder or a weights file of ours.
+
+    Or the U²-Net in a .pth of its authors. Such a file tells nothing of a recipe, which is None: `saliency`
+    tests as they did.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
-        ValueError: the file is cut short, or holds no weights of u2learn.
+        ValueError: the file is cut short, or holds no weights of u2learn and no U²-Net.
     """
     path = Path(path)
+    if path.suffix == ".pth":
+        return load_u2net(path).eval().to(memory_format=torch.channels_last), None
     path = path / "checkpoint.safetensors" if path.is_dir() else path
     tensors, metadata = read_tensors(path)
     if "recipe" not in metadata:
@@ -239,16 +246,26 @@ def load_model(path: str | Path) -> tuple[nn.Module, Recipe]:
     return model.eval().to(memory_format=torch.channels_last), recipe  # 1.6 times as fast on a CPU
 
 
-def pretrained(name: str = "drive-small") -> tuple[nn.Module, Recipe]:
-    """A small model that ships with the package, in eval mode, with its recipe.
+def pretrained(name: str = "drive-small", progress: bool = True) -> tuple[nn.Module, Recipe | None]:
+    """A trained model in eval mode, with its recipe: one that ships with the package, or U²-Net's authors'.
+
+    "u2net" and "u2net_small" are fetched from their home once, 176 and 5 MB, into `data_root()/weights`, and
+    compared with the published checksum; their recipe is None, see `load_model`.
 
     Raises:
-        KeyError: no model of this name ships with the package.
+        KeyError: there is no model of this name.
+        ConnectionError: a file cannot be fetched; says where to put it by hand.
+        ValueError: the file is not the published one.
     """
+    if name in WEIGHTS:
+        return load_model(fetch_weights(name, progress))
     assets = Path(__file__).parent / "assets"
     if not (assets / f"{name}.safetensors").exists():
         shipped = ", ".join(sorted(path.stem for path in assets.glob("*.safetensors")))
-        raise KeyError(f"No trained {name!r} ships with u2learn; these do: {shipped}.")
+        raise KeyError(
+            f"No trained {name!r} ships with u2learn; these do: {shipped}. These are fetched: "
+            f"{', '.join(WEIGHTS)}."
+        )
     return load_model(assets / f"{name}.safetensors")
 
 

@@ -247,6 +247,15 @@ def find(name: str) -> Path:
     raise MissingDataset(f"{dataset.title} is not in {root}: {_advice(dataset)}")
 
 
+def files(name: str) -> dict[str, list[Path]]:
+    """The files of a set that are here, by kind, each sorted by path.
+
+    Raises:
+        MissingDataset: if the set is not there at all.
+    """
+    return _files(_dataset(name), find(name))
+
+
 def _dataset(name: str) -> Dataset:
     if name not in DATASETS:
         raise ValueError(f"There is no data set {name!r}; there are {', '.join(DATASETS)}.")
