@@ -369,6 +369,7 @@ def test_every_kind_of_array_gives_the_same():
     pairs = [
         (grey.float(), torch.from_numpy(mask)),
         (grey.float()[None], torch.from_numpy(mask)[None].float()),
+        (grey, torch.from_numpy(mask)[None]),
         (grey.half(), mask.astype(np.uint8)),
         (grey.numpy() + 0.3 / 255 * (level < 255), mask),  # a map is scored in 256 levels
         (grey.float().requires_grad_(), mask.tolist()),
@@ -404,7 +405,7 @@ def refusal(pred, mask) -> str:
     [
         ((4, 5), (5, 4)),
         ((2, 4, 5), (2, 4, 5)),
-        ((4, 5), (1, 4, 5)),
+        ((1, 1, 4, 5), (4, 5)),
         ((5,), (5,)),
         ((0, 5), (0, 5)),
         ((4, 5, 3), (4, 5, 3)),

@@ -20,6 +20,33 @@ Array = np.ndarray
 Normalise = Literal["range", "maximum", "none"]
 
 
+def checked(pred: Array | Tensor, mask: Array | Tensor) -> tuple[Array, Array]:
+    """A pair as the functions of this module take it: float64 (H, W) in 256 levels, and bool (H, W).
+
+    Raises:
+        ValueError: sizes differ or are empty, a value is outside [0, 1] or NaN, the mask is not binary.
+    """
+    pair = (x.detach().cpu().double() if isinstance(x, Tensor) else x for x in (pred, mask))
+    pred, mask = (x[0] if x.shape[:-2] == (1,) else x for x in (np.asarray(x, float) for x in pair))
+    if pred.ndim != 2 or pred.shape != mask.shape or not pred.size:
+        raise ValueError(
+            f"A map of shape {pred.shape} cannot be scored on a mask of {mask.shape}: both are to be (H, W) "
+            "or (1, H, W), one image, at the mask's own size."
+        )
+    wrong = pred[~((pred >= 0) & (pred <= 1))]
+    if wrong.size:
+        raise ValueError(
+            f"The map holds {wrong[0]:g}, and numbers in [0, 1] are due: apply sigmoid to logits, or "
+            "divide 8-bit greys by 255."
+        )
+    wrong = mask[(mask != 0) & (mask != 1)]
+    if wrong.size:
+        raise ValueError(
+            f"The mask holds {wrong[0]:g}, and 0 and 1 are due: for 8-bit greys, use (mask > 127)."
+        )
+    return np.rint(255 * pred) / 255, mask != 0
+
+
 def normalised(pred: Array, how: Normalise) -> Array:
     """A map before it is scored; the choice changes the scores, so it belongs to the protocol.
 
@@ -194,15 +221,15 @@ class SaliencyScores:
         self.images: list[dict] = []
 
     def add(self, pred: Array | Tensor, mask: Array | Tensor) -> None:
-        """Score one image: a map in [0, 1] and a mask of 0 and 1, both (H, W) or (1, H, W), of one size.
+        """Score one image: a map in [0, 1] and a mask of 0 and 1, each (H, W) or (1, H, W), of one size.
 
         The map is scored as it would be saved, in 256 grey levels: a float is rounded to the nearest k / 255.
 
         Raises:
-            ValueError: sizes differ or are empty, a value is outside [0, 1] or NaN, the mask is not binary.
+            ValueError: see `checked`.
             ImportError: a library that a score needs is not installed.
         """
-        pred, mask = _checked(pred, mask)
+        pred, mask = checked(pred, mask)
         pred = normalised(pred, self.normalise)
         above, bold = count_above(pred, mask), count_bold(pred, mask)
         precision, recall = precision_recall(*above, mask)
@@ -265,27 +292,3 @@ def score_saliency(
     for pred, mask in pairs:
         scores.add(pred, mask)
     return scores.result()
-
-
-def _checked(pred: Array | Tensor, mask: Array | Tensor) -> tuple[Array, Array]:
-    """The pair as float64 (H, W) in 256 levels and bool (H, W)."""
-    pred, mask = (x.detach().cpu().double() if isinstance(x, Tensor) else x for x in (pred, mask))
-    pred, mask = np.asarray(pred, float), np.asarray(mask, float)
-    if pred.shape != mask.shape or pred.shape[:-2] not in ((), (1,)) or pred.ndim < 2 or not pred.size:
-        raise ValueError(
-            f"A map of shape {pred.shape} cannot be scored on a mask of {mask.shape}: both are to be (H, W) "
-            "or (1, H, W), one image, at the mask's own size."
-        )
-    wrong = pred[~((pred >= 0) & (pred <= 1))]
-    if wrong.size:
-        raise ValueError(
-            f"The map holds {wrong[0]:g}, and numbers in [0, 1] are due: apply sigmoid to logits, or "
-            "divide 8-bit greys by 255."
-        )
-    wrong = mask[(mask != 0) & (mask != 1)]
-    if wrong.size:
-        raise ValueError(
-            f"The mask holds {wrong[0]:g}, and 0 and 1 are due: for 8-bit greys, use (mask > 127)."
-        )
-    shape = pred.shape[-2:]
-    return np.rint(255 * pred.reshape(shape)) / 255, mask.reshape(shape) != 0
