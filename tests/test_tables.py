@@ -284,3 +284,16 @@ def test_no_result_of_ours_is_typed_into_prose():
         assert not typed, (
             f"{path.name} has {typed} typed: mark it, as in 82.1<!-- drive-small / image / dice -->"
         )
+
+
+def test_a_price_is_the_time_of_the_cores_or_of_the_gpu(folder):
+    base = made_up("drive-small", 0, 0.8) | {"seconds": 999.0}
+    results.write_record("drive-small-seed0", base | {"device": "CPU, 1 thread(s)"})
+    results.write_record(
+        "stare-small-seed0", base | {"recipe": made_up("stare-small", 0, 0.8)["recipe"], "device": "H"}
+    )
+    rows = [row.replace(tables.NO_BREAK, " ") for row in tables.cost_table().splitlines()[2:]]
+    assert rows == [
+        "| `drive-small` | 76,543 | 21 TFLOP | 200 s of one core | 17 GFLOP | CPU, 1 thread(s) | 1 |",
+        "| `stare-small` | 76,543 | 21 TFLOP | 999 s | 17 GFLOP | H | 1 |",
+    ]
