@@ -162,7 +162,7 @@ def table(group: str, dataset: str = "") -> str:
     chosen = [line for line in lines() if line.group == group and dataset in ("", line.dataset)]
     chosen.sort(key=lambda line: (line.dataset, line.system))  # stable: metrics stay in their order
     small = any(line.small for line in chosen)
-    head = ["set"] * (not dataset) + ["system", "metric", "reported", "ours", "difference", "state"]
+    head = ["set"] * (not dataset) + ["system", "metric", "reported", "ours", "Δ", "state"]
     head += ["`SET-small`"] * small + ["pages"]
     rows = []
     for line in chosen:
@@ -171,7 +171,7 @@ def table(group: str, dataset: str = "") -> str:
         cells += [_mean(line.ours, line.value), sign, line.state]
         cells += [_small(line)] * small + [" ".join(_letter(source) for source in line.sources)]
         rows.append(cells)
-    align = ["---:" if name in ("reported", "ours", "difference", "`SET-small`") else "---" for name in head]
+    align = ["---:" if name in ("reported", "ours", "Δ", "`SET-small`") else "---" for name in head]
     rows = [[cell.replace(" ", NO_BREAK) for cell in row] for row in rows]  # one row, one line
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, align, *rows])
 
