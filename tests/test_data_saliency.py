@@ -181,6 +181,17 @@ def test_graded_masks_are_cut_as_the_authors_program_does():
         assert np.array_equal(read_mask(path, graded=True), due), values
 
 
+def test_what_few_observers_marked_is_a_mask_of_pascal_s_only(tmp_path):
+    """Three grey values below 128: shares of agreement there, and nobody's mask elsewhere."""
+    grey = np.arange(SIZE[0] * SIZE[1], dtype=np.uint8).reshape(SIZE) % 3 * 50
+    for dataset in ("pascal-s", "ecssd"):
+        put(tmp_path / dataset, *PARTS[dataset][1:], ["0001"])
+        Image.fromarray(grey).save(tmp_path / dataset / PARTS[dataset].masks / "0001.png")
+    assert np.array_equal(Saliency("pascal-s", "test", tmp_path / "pascal-s")[0].label, grey == 100)
+    with pytest.raises(ValueError, match="no binary mask"):
+        Saliency("ecssd", "test", tmp_path / "ecssd")[0]
+
+
 def test_soft_edges_are_cut_at_half(tmp_path):
     put(tmp_path, "images", "ground_truth_mask", ["0001"])
     soft = np.zeros(SIZE, np.uint8)

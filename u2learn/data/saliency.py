@@ -40,9 +40,7 @@ PROTOCOLS = {
     "dis5k": ("dis-tr", tuple(part for part in TESTS if part.startswith("dis-"))),
     "study": ("ecssd", ("ecssd",)),
 }
-STUDY = range(
-    1, 701
-)  # the numbers of ECSSD's images that train; by number, so that a lost file shifts nothing
+STUDY = range(1, 701)  # the images of ECSSD that train; by number, so that a lost file shifts nothing
 COPIES = (("image", "mask"), ("images", "masks"), ("img", "gt"), ("imgs", "gt"), ("im", "gt"))
 
 
