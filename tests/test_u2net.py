@@ -1,5 +1,6 @@
 """RSU and U²-Net against networks written flat, with the names of the authors' files."""
 
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from u2learn import RSU, U2Net, recipes, to_official, u2net, u2net_small
+from u2learn import RSU, U2Net, load_official, recipes, to_official, u2net, u2net_small, unet_small
 from u2learn.models.conv import ConvBlock
+from u2learn.models.official import official_names
 from u2learn.models.ulevel import ULevel
 
 # --- the published networks, written flat -------------------------------------------------------------------
@@ -113,9 +115,9 @@ class FlatU2Net(nn.Module):
         return [self.outconv(torch.cat(sides, 1)), *sides]
 
 
-def randomised(net: nn.Module) -> nn.Module:
+def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
     """Weights that keep the signal's size, and norms whose channels all differ: a swap cannot hide."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     with torch.no_grad():
         for name, x in net.state_dict().items():
             if x.ndim == 4:
@@ -345,3 +347,140 @@ def test_the_two_files_stay_short():
     folder = Path(recipes.__file__).parent / "models"
     lines = [len((folder / name).read_text(encoding="utf-8").splitlines()) for name in ("rsu.py", "u2net.py")]
     assert sum(lines) <= 90
+
+
+# --- the authors' files -------------------------------------------------------------------------------------
+
+TABLE = Path(__file__).parents[1].joinpath("../shared/reference/u2net_state_dict.tsv")
+
+
+def published(stages: dict) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the authors' files by their rule, in their order."""
+    names: dict[str, tuple[int, ...]] = {}
+    for stage, (height, a, mid, b) in stages.items():
+        height = 4 if height == "4F" else height
+        blocks = {"in": (a, b), "1": (b, mid)} | {str(i): (mid, mid) for i in range(2, height + 1)}
+        blocks |= {f"{i}d": (2 * mid, mid if i > 1 else b) for i in range(height - 1, 0, -1)}
+        for block, (before, after) in blocks.items():
+            name = f"stage{stage}.rebnconv{block}"
+            names |= {f"{name}.conv_s1.weight": (after, before, 3, 3), f"{name}.conv_s1.bias": (after,)}
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                names[f"{name}.bn_s1.{part}"] = (after,)
+            names[f"{name}.bn_s1.num_batches_tracked"] = ()
+    for i, stage in enumerate(("1d", "2d", "3d", "4d", "5d", "6"), 1):
+        names |= {f"side{i}.weight": (1, stages[stage][3], 3, 3), f"side{i}.bias": (1,)}
+    return names | {"outconv.weight": (1, 6, 1, 1), "outconv.bias": (1,)}
+
+
+NETS = {"u2net": (u2net, table()), "u2netp": (u2net_small, table(16))}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_names_shapes_and_order_are_those_of_the_authors_files(name):
+    build, stages = NETS[name]
+    with torch.device("meta"):
+        model = build()
+    state = to_official(model)
+    assert len(state) == 798
+    assert [(k, tuple(x.shape)) for k, x in state.items()] == list(published(stages).items())
+    assert len(set(official_names(model).values())) == len(model.state_dict()) == 798
+    assert sum(x.numel() for k, x in state.items() if "running" in k or "num_batches" in k) == (
+        28_912 if name == "u2net" else 5_808
+    )
+
+
+@pytest.mark.skipif(not TABLE.exists(), reason="the table of the authors' tensors is not here")
+@pytest.mark.parametrize("name", NETS)
+def test_the_rule_is_what_was_read_in_the_files(name):
+    rows = [line.split("\t") for line in TABLE.read_text().splitlines()]
+    column = rows[0].index(f"shape_{name}")
+    found = {row[0]: tuple(int(n) for n in row[column].split("x") if n != "scalar") for row in rows[1:]}
+    assert list(published(NETS[name][1]).items()) == list(found.items())
+
+
+def blank(model: nn.Module) -> nn.Module:
+    for x in model.state_dict().values():
+        x.fill_(math.nan if x.is_floating_point() else 0)
+    return model
+
+
+def narrow() -> U2Net:
+    return u2net_small(mid=2, out=4)
+
+
+def published_file(path: Path, **changes) -> tuple[Path, FlatU2Net]:
+    net = randomised(FlatU2Net(table(2, 4))).eval()
+    state = {key: x for key, x in {**net.state_dict(), **changes}.items() if x is not None}
+    torch.save(state, path)
+    return path, net
+
+
+def same_maps(model: nn.Module, net: nn.Module, **tolerance) -> None:
+    with torch.no_grad():
+        for a, b in zip(model.eval()(image(1, (45, 61))), net(image(1, (45, 61))), strict=True):
+            torch.testing.assert_close(a, b, **tolerance)
+
+
+def test_a_published_file_and_the_way_back(tmp_path):
+    path, net = published_file(tmp_path / "u2netp.pth")
+    model = load_official(blank(narrow()), path)
+    same_maps(model, net, rtol=0, atol=0)
+    back = to_official(model)
+    assert all(torch.equal(x, net.state_dict()[key]) for key, x in back.items())
+
+
+def test_an_old_file_without_counters(tmp_path):
+    path, net = published_file(tmp_path / "old.pth")
+    state = {k: x for k, x in net.state_dict().items() if not k.endswith("num_batches_tracked")}
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    model = load_official(blank(narrow()), path)
+    same_maps(model, net, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float", "half"])
+def test_a_file_with_folded_norms(half, tmp_path):
+    """Folded by arithmetic: w g / s and (b - mean) g / s + shift, with s = sqrt(variance + 1e-5)."""
+    path, net = published_file(tmp_path / "folded.pth")
+    state, folded = net.state_dict(), {}
+    for key, x in state.items():
+        if key.endswith("conv_s1.weight"):
+            norm = key.replace("conv_s1.weight", "bn_s1.")
+            gain = state[norm + "weight"] / torch.sqrt(state[norm + "running_var"] + 1e-5)
+            bias = state[key.replace("weight", "bias")] - state[norm + "running_mean"]
+            folded[key] = x * gain[:, None, None, None]
+            folded[key.replace("weight", "bias")] = bias * gain + state[norm + "bias"]
+        elif "_s1" not in key:
+            folded[key] = x
+    assert len(folded) == 798 - 112 * 5
+    torch.save({k: x.half() if half else x for k, x in folded.items()}, path)
+    model = load_official(blank(narrow()), path)
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    same_maps(model, net, rtol=1e-2 if half else 1e-4, atol=5e-2 if half else 1e-4)
+
+
+def test_wrong_files_are_refused_in_a_sentence(tmp_path):
+    path = tmp_path / "w.pth"
+    published_file(path)
+    for model, words in (
+        (u2net_small(mid=3, out=4), "another network"),
+        (u2net_small(2, mid=2, out=4), "num_classes=1"),
+        (unet_small(), "No official weights"),
+    ):
+        before = {name: x.clone() for name, x in model.state_dict().items()}
+        with pytest.raises(ValueError, match=words) as error:
+            load_official(model, path)
+        assert "\n" not in str(error.value)
+        assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    key = "stage3d.rebnconv2.bn_s1.running_var"
+    with pytest.raises(ValueError, match=f"lacks 1 of the model's 798 tensors, first {key!r}"):
+        load_official(narrow(), published_file(path, **{key: None})[0])
+    with pytest.raises(ValueError, match="holds 1 tensors for which"):
+        load_official(narrow(), published_file(path, extra=torch.ones(1))[0])
+
+
+def test_a_net_of_other_blocks_has_no_official_names():
+    def block(height, a, mid, b, dilated):
+        return RSU(2, a, mid, b, conv=lambda a, b, dilation=1: nn.Conv2d(a, b, 1))
+
+    with pytest.raises(ValueError, match="No official weights"):
+        to_official(u2net_small(mid=2, out=4, block=block))

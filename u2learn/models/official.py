@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from u2learn.models.conv import ConvBlock, FloorPool
 from u2learn.models.heads import ASPP, PyramidPooling
-from u2learn.models.u2net import U2Net
+from u2learn.models.u2net import U2Net, u2net, u2net_small
 from u2learn.models.ulevel import ResizeConvJoin, ULevel
 from u2learn.models.unet import UNet
 
@@ -73,6 +73,22 @@ def load_official(model: nn.Module, path: str | Path) -> nn.Module:
     loaded = {name: reorder(key, state[key]) for name, key in names.items()}
     model.load_state_dict({**own, **loaded})  # where the file does not count batches, our counter stays
     return model
+
+
+def load_u2net(path: str | Path) -> U2Net:
+    """A U²-Net with the weights of an official .pth; which one, full or small, is read in the file.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_official`; or the file holds no U²-Net.
+    """
+    state = read_official(Path(path))
+    if not {"stage1.rebnconv1.conv_s1.weight", "side1.weight"} <= state.keys():
+        raise ValueError(
+            f"{path} holds no U²-Net: build the model that it belongs to and use load_official(model, path)."
+        )
+    mid, out = state["stage1.rebnconv1.conv_s1.weight"].shape[:2]
+    num_classes = len(state["side1.weight"])
+    return load_official(u2net(num_classes) if mid == 32 else u2net_small(num_classes, mid, out), path)
 
 
 def to_official(model: nn.Module) -> dict[str, Tensor]:
