@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from u2learn.data.augment import normalisation, normalise, resize, shrunk_size
+from u2learn.data.augment import normalisation, normalise, read_points, resize, shrunk_size
 from u2learn.data.pairs import Example
 from u2learn.data.store import WEIGHTS, fetch_weights
 from u2learn.metrics.overlap import ClassScores, OverlapScores
@@ -183,7 +183,7 @@ def saliency(
         )
     size, device = image.shape[1:], next(model.parameters()).device
     x = image.cpu().double() / 255
-    x = _read_points(x, (side, side)) if as_published else resize(x, (side, side))  # (C, h, w)
+    x = read_points(x, (side, side)) if as_published else resize(x, (side, side))  # (C, h, w)
     x = x / x.max() if x.max() > 0 else x
     mean, std = (value[0, : len(x)].cpu() for value in normalisation(x[None], "imagenet"))  # (C, 1, 1)
     x = ((x - mean) / std).float().expand(3, -1, -1).to(device)
@@ -272,13 +272,6 @@ def pretrained(name: str = "drive-small", progress: bool = True) -> tuple[nn.Mod
 def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Plain bilinear, as in the reference: unlike `augment.resize` it does not average when shrinking."""
     return F.interpolate(maps[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
-
-
-def _read_points(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """(C, H, W) -> (C, *size), bilinear between four pixels, black outside, as scikit-image 0.14 resizes."""
-    grid = F.affine_grid(torch.eye(2, 3, dtype=maps.dtype)[None], (1, 1, *size), align_corners=False)
-    read = F.grid_sample(maps[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
-    return read.clamp(min=maps.min())
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:

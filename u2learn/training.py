@@ -15,9 +15,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from u2learn.data.augment import PHOTOMETRICS, jitter, normalisation, resize, sample_batch, shrunk_size
+from u2learn.data.augment import (
+    PHOTOMETRICS,
+    jitter,
+    normalisation,
+    read_points,
+    resize,
+    sample_batch,
+    shrunk_size,
+)
 from u2learn.data.pairs import Example
 from u2learn.inference import evaluate
 from u2learn.models.weights import part, read_tensors, write_tensors, write_text
@@ -89,8 +98,9 @@ def _loop(
             run.seconds += time.monotonic() - started[0]
             run.cpu_seconds += time.process_time() - started[1]
             if evaluating:
-                score = evaluate(run.result, recipe, test_examples).score()
-                name = "dice" if recipe.num_classes == 2 else "miou"
+                scores = evaluate(run.result, recipe, test_examples)
+                score = scores.result() if recipe.num_classes == 1 else scores.score()
+                name = {1: "max_f", 2: "dice"}.get(recipe.num_classes, "miou")
                 shown = {name: f"{score[name]:.3f}"}
                 run.log({"iteration": run.iteration, "loss": loss, **score})
             run.save()
@@ -112,6 +122,8 @@ class TrainingData:
         images, labels = [], []
         for example in examples:
             image, label = torch.as_tensor(example.image), torch.as_tensor(example.label)
+            if recipe.square:
+                image, label = squeezed(image, label, recipe.square)
             if labels and label.shape != labels[0].shape:
                 raise ValueError(
                     f"{example.name} has {tuple(label.shape)} pixels, the images before it "
@@ -128,19 +140,26 @@ class TrainingData:
         self.generator = torch.Generator(device)
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, h, w), normalised and augmented, and labels (B, h, w) of one iteration."""
+        """Images (B, 3, h, w), normalised and augmented, and labels (B, h, w) of one iteration.
+
+        Of one class, saliency, float masks (B, 1, h, w) instead of labels.
+        """
         recipe, augment = self.recipe, self.recipe.augmentation
         index = self._indices(iteration)
         self.generator.manual_seed(_seed(recipe.seed, "batch", iteration))
         images, labels = sample_batch(
-            self.images, self.labels, index, recipe.crop, augment, self.generator, recipe.num_classes
+            self.images, self.labels, index, recipe.crop, augment, self.generator, max(2, recipe.num_classes)
         )
         if augment.photometric:
             images = PHOTOMETRICS[augment.photometric](images, self.generator)
-        images = (images - self.mean[index]) / self.std[index]
+        if recipe.normalisation == "maximum":
+            mean, std = normalisation(images, "maximum")
+        else:
+            mean, std = self.mean[index], self.std[index]
+        images = (images - mean) / std
         if augment.jitter:
             images = jitter(images, augment.jitter, self.generator)
-        return images, labels
+        return images, labels[:, None].float() if recipe.num_classes == 1 else labels
 
     def _indices(self, iteration: int) -> Tensor:
         """Which images: an endless stream of shuffled epochs, cut into batches."""
@@ -152,6 +171,18 @@ class TrainingData:
             epochs[epoch] = torch.randperm(count, generator=generator)
         index = torch.stack([epochs[place // count][place % count] for place in places])
         return index.to(self.images.device)
+
+
+def squeezed(image: Tensor, label: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """uint8 (3, H, W) and (H, W) at `side` x `side` pixels, whatever their shape was: (3, s, s) and (s, s).
+
+    The image is read at single points, as `inference.saliency` does, the label at the nearest pixel.
+
+    Source: U-2-Net, data_loader.py, RescaleT.
+    """
+    size = (side, side)
+    image = read_points(image.double() / 255, size).mul(255).round().byte()
+    return image, F.interpolate(label[None, None], size, mode="nearest-exact")[0, 0]
 
 
 class Run:
@@ -325,6 +356,8 @@ def _optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             model.parameters(), recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay
         )
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},  # norms and biases
