@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from u2learn import ConvBlock, ULevel, show, unet_2015, unet_s5_d16, unet_small, wnet_small
+from u2learn.metrics.hce import corrections
 from u2learn.show import widgets
 from u2learn.show.outline import measure
 
@@ -734,3 +735,57 @@ def test_the_confusion_picture_counts_row_by_row():
     assert np.isnan(np.ma.filled(empty, np.nan)).all()
     with pytest.raises(ValueError, match=r"shape \(3, 3\) do not fit 19 names"):
         show.confusion_picture(counts)
+
+
+# ------------------------------------------------------------------------------------------- corrections
+
+
+def drawn_pair():
+    """An object with a thin arm, and a prediction with a hole, an island, a bump and without the arm."""
+    y, x = np.mgrid[:90, :130]
+    body = np.hypot(y - 45, x - 45) <= 30
+    mask = body | ((abs(y - 45) < 2) & (x > 70) & (x < 120))
+    bump = (y > 60) & (y < 85) & (x > 50) & (x < 90)
+    pred = (body & (np.hypot(y - 35, x - 35) > 9)) | (np.hypot(y - 18, x - 105) <= 12) | bump
+    return pred, mask
+
+
+def test_hce_steps_show_what_is_counted():
+    pred, mask = drawn_pair()
+    steps = corrections(pred, mask)
+    figure = show.hce_steps(torch.from_numpy(0.4 + 0.2 * pred)[None], mask)
+    pictures = [shown.get_array() for shown in panels(figure)]
+    titles = " ".join(axis.get_title() for axis in figure.axes).replace("\n", " ")
+    counts = (pred & ~mask).sum(), (mask & ~pred).sum(), steps.remove.region.sum(), steps.fill.region.sum()
+    assert f"{counts[0]:,} false alarms and {counts[1]:,} missed" in titles
+    assert f"worth mending: {counts[2]:,} and {counts[3]:,} pixels" in titles
+    assert f"HCE = {steps.total}: {steps.remove.cost} clicks to remove, {steps.fill.cost} to fill" in titles
+
+    def of(picture, role):
+        return (picture == tuple(bytes.fromhex(show.COLOURS[role][1:]))).all(-1)
+
+    assert np.array_equal(of(pictures[0], "false_alarm"), pred & ~mask)
+    assert np.array_equal(of(pictures[0], "miss"), mask & ~pred)
+    assert np.array_equal(of(pictures[1], "miss"), mask & ~pred & steps.core)
+    for picture in pictures[2:]:
+        assert np.array_equal(of(picture, "false_alarm"), steps.remove.region)
+        assert np.array_equal(of(picture, "miss"), steps.fill.region)
+
+
+def test_hce_steps_mark_every_click():
+    pred, mask = drawn_pair()
+    steps = corrections(pred, mask)
+    lines = show.hce_steps(pred, mask).axes[3].get_lines()
+    crosses = [line.get_xydata()[0].astype(int) for line in lines if line.get_marker() == "X"]
+    dots = [line.get_xydata() for line in lines if line.get_marker() == "o"]
+    assert len(crosses) + sum(map(len, dots)) == steps.total
+    for got, due in zip(dots, [*steps.remove.polygons, *steps.fill.polygons], strict=True):
+        assert np.array_equal(got, due)
+    assert len(crosses) == 2 and all((steps.remove.islands | steps.fill.islands)[y, x] for x, y in crosses)
+    tall = show.hce_steps(np.tile(pred.T, (2, 1)), np.tile(mask.T, (2, 1)))
+    assert len({axis.get_subplotspec().rowspan.start for axis in tall.axes}) == 1  # four in a row
+    perfect = show.hce_steps(mask, mask)
+    assert "HCE = 0" in perfect.axes[3].get_title() and not perfect.axes[3].get_lines()
+    for values, words in (((pred * 255, mask), "divide 8-bit"), ((pred, mask * 255), "mask > 127")):
+        with pytest.raises(ValueError, match=words):
+            show.hce_steps(*values)
