@@ -15,6 +15,7 @@ from u2learn.data.augment import normalisation, normalise, read_points, resize, 
 from u2learn.data.pairs import Example
 from u2learn.data.store import WEIGHTS, fetch_weights
 from u2learn.metrics.overlap import ClassScores, OverlapScores
+from u2learn.metrics.saliency import SaliencyScores
 from u2learn.models.official import load_u2net
 from u2learn.models.weights import part, read_tensors, write_tensors
 from u2learn.recipes import VIEWS, Recipe
@@ -201,8 +202,13 @@ def saliency(
 
 def evaluate(
     model: nn.Module, recipe: Recipe, examples: Sequence[Example], progress: bool = False
-) -> OverlapScores | ClassScores:
-    """Segment every example as the recipe says and count: two classes for all protocols at once, or K x K."""
+) -> OverlapScores | ClassScores | SaliencyScores:
+    """Segment every example as the recipe says and count: two classes for all protocols at once, or K x K.
+
+    Of one class, saliency, the maps are scored as the U²-Net paper does, with the scores that cost no time.
+    """
+    if recipe.num_classes == 1:
+        return score_maps(model, recipe, examples, [SaliencyScores("maximum", also=())], progress)[0]
     scores = OverlapScores() if recipe.num_classes == 2 else ClassScores(recipe.num_classes)
     for example in tqdm(examples, desc="evaluating", disable=not progress, leave=False):
         probabilities = segment(model, example.image, recipe)  # (K, H, W)
@@ -210,6 +216,21 @@ def evaluate(
             scores.add(probabilities.cpu(), example.label, example.field)
         else:
             scores.add(probabilities.argmax(0), example.label)
+    return scores
+
+
+def score_maps(
+    model: nn.Module,
+    recipe: Recipe,
+    examples: Sequence[Example],
+    scores: list[SaliencyScores],
+    progress: bool = False,
+) -> list[SaliencyScores]:
+    """Add every example's map, at the image's own size, to all `scores`, which are returned."""
+    for example in tqdm(examples, desc="evaluating", disable=not progress, leave=False):
+        found = saliency(model, example.image, side=recipe.square)  # (H, W)
+        for one in scores:
+            one.add(found, example.label)
     return scores
 
 

@@ -139,8 +139,8 @@ class Recipe:
         over = self.augmentation.rotate or self.augmentation.scale[0] < 1 or max(self.crop) > self.square
         if over or self.side:
             raise ValueError(
-                "A saliency recipe (one class) squeezes its images to a `square` of at least the crop, without "
-                f"`side`, rotation or scales below 1; this one has square={self.square}, crop={self.crop}, "
+                "A saliency recipe (one class) squeezes its images to a `square` not smaller than the crop, "
+                f"without side, rotation or scales below 1; here are square={self.square}, crop={self.crop}, "
                 f"side={self.side}, rotate={self.augmentation.rotate}, scale={self.augmentation.scale}."
             )
         if (self.window, self.stride, self.flips, self.scales) != (None, None, "", (1.0,)):

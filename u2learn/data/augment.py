@@ -140,8 +140,8 @@ def normalise(images: Tensor, how: str) -> Tensor:
 
     "imagenet": by ImageNet's mean and deviation (OpenMMLab); "half": to [-1, 1] (PaddleSeg); "image": each
     channel of each image to mean 0, deviation 1; "maximum": divided by its own largest value, then as
-    "imagenet" (U²-Net). Cut windows only *after* "image", which needs the whole image, and *before* "maximum",
-    as its authors do.
+    "imagenet" (U²-Net). Cut windows only *after* "image", which needs the whole image, and *before*
+    "maximum", as its authors do.
 
     Raises:
         ValueError: `how` is not one of these.
