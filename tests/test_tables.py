@@ -99,7 +99,7 @@ def test_no_reported_number_is_there_twice_and_none_is_lost():
     assert len(keys) == len(set(keys))
     counted = 0
     for line in lines:
-        size = re.search(r"\d+x\d+$", line.system)
+        size = re.search(r"\d+x\d+.*", line.system)
         for row in reported():
             name = row["head"] or row["model"]
             counted += bool(

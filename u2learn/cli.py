@@ -12,7 +12,7 @@ from PIL import Image
 
 from u2learn import benchmark as benchmarks
 from u2learn import inference, recipes, results, tables, training
-from u2learn.data import pairs, store
+from u2learn.data import pairs, saliency, store
 from u2learn.models.weights import write_text
 
 SUITES = {
@@ -24,8 +24,12 @@ SUITES = {
         for s in results.SETS
     ],
     "retina-paddle": [f"{s}-paddle" for s in results.SETS],
+    "saliency": [f"{s}-{net}" for net in ("u2net", "u2net-small") for s in saliency.PROTOCOLS["duts"][1]],
+    "dis": [f"{s}-u2net" for s in saliency.PROTOCOLS["dis5k"][1]],
+    "saliency-small": ["objects-small", "thin-small"],
 }
 SEEDS = 5
+STOPS = (training.DivergedError, training.BusyError)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, OSError, LookupError, training.DivergedError, training.BusyError) as error:
+    except (ValueError, OSError, LookupError, ImportError, *STOPS) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         if isinstance(error, OSError) and error.filename:  # the system's own errors, as "no such file"
             message = f"{error.filename}: {error.strerror}."
@@ -71,14 +75,17 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.maps:
         compare_maps(options)
         return
-    if (options.folder is None) == (options.weights is None) or bool(options.weights) != bool(options.recipe):
+    if (options.folder is None) == (options.weights is None) or (options.weights and not options.recipe):
         raise ValueError(
             "evaluate takes a run's folder, or else --weights with the --recipe to test them by."
         )
     if options.weights:
         evaluate_official(options)
         return
-    record = results.measure(options.folder)
+    recipe = None
+    if options.recipe:
+        recipe = recipes.get(options.recipe, seed=inference.load_model(options.folder)[1].seed)
+    record = results.measure(options.folder, recipe=recipe)
     print(_score_table(record["scores"]))
     if options.export:
         inference.save_model(options.export, *inference.load_model(options.folder))
@@ -94,11 +101,14 @@ def evaluate_official(options: argparse.Namespace) -> None:
     recipe = recipes.get(options.recipe)
     record = results.measure_official(options.weights, recipe)
     print(_score_table(record["scores"]))
+    columns = results.reported_columns(recipe)
+    unit, digits = (1, 4) if recipe.num_classes == 1 else (100, 2)
     for metric, value in results.reported_for(recipe).items():
-        if metric in results.REPORTED_COLUMNS:
-            protocol, score, scale = results.REPORTED_COLUMNS[metric]
-            ours = scale * record["scores"][protocol][score]
-            print(f"{metric:13} reported {value}, here {ours:.2f}, difference {ours - float(value):+.2f}")
+        if metric in columns:
+            protocol, score = columns[metric]
+            ours = unit * record["scores"][protocol][score]
+            difference = f"{ours - float(value):+.{digits}f}"
+            print(f"{metric:15} reported {value}, here {ours:.{digits}f}, difference {difference}")
     if options.record:
         print(f"Written: {results.write_record(f'{recipe.name}-official', record)}")
 
@@ -131,8 +141,8 @@ def predict(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     for path in options.images:
         image = pairs.read_image(path)
-        if recipe is None:  # a U²-Net of its authors
-            salient = inference.saliency(model, image)
+        if recipe is None or recipe.num_classes == 1:  # without a recipe: a U²-Net of its authors
+            salient = inference.saliency(model, image, side=recipe.square if recipe else 320)
             maps = {"saliency": (salient * 255).round(), "mask": (salient > options.threshold) * 255}
         elif recipe.num_classes > 2:
             maps = {"classes": inference.segment(model, image, recipe).argmax(0)}
@@ -161,16 +171,17 @@ def reproduce(options: argparse.Namespace) -> None:
         record = results.records().get(f"{recipe.name}-seed{recipe.seed}")
         if record and results.is_current(record):
             continue
-        folder = runs_folder() / f"{recipe.name}-seed{recipe.seed}"
+        shared = recipe.for_training()
+        folder = runs_folder() / f"{shared.name}-seed{shared.seed}"
         try:
-            training.train(recipe, folder, device=options.device, minutes=(end - time.monotonic()) / 60)
+            training.train(shared, folder, device=options.device, minutes=(end - time.monotonic()) / 60)
         except training.BusyError as busy:
             print(busy, flush=True)
             continue
         except training.TimeIsUpError as stop:
             print(stop)
             return
-        record = results.measure(folder, options.device)
+        record = results.measure(folder, options.device, recipe=recipe)
         results.write_record(_record_name(record), record)
         print(_score_table(record["scores"]), flush=True)
     for dataset, recipe in {recipe.dataset: recipe for recipe in runs if recipe.split == "mmseg"}.items():
@@ -221,10 +232,15 @@ def _record_name(record: dict) -> str:
 
 
 def _score_table(scores: dict[str, dict]) -> str:
-    columns = ("dice", "mdice", "iou", "miou", "accuracy", "sensitivity", "specificity", "auc")
-    columns = [column for column in columns if column in next(iter(scores.values()))]
+    """A row a protocol: shares in percent, saliency scores as their papers print them."""
+    shares = ("dice", "mdice", "iou", "miou", "accuracy", "sensitivity", "specificity", "auc")
+    plain = ("max_f", "max_f_curves", "mae", "weighted_f", "s", "mean_e", "relaxed_f", "hce")
+    found = {column for row in scores.values() for column in row}
+    columns = [column for column in (*shares, *plain) if column in found]
     lines = [f"{'protocol':26}" + "".join(f"{column:>13}" for column in columns)]
-    lines += [f"{name:26}" + "".join(f"{100 * s[c]:13.2f}" for c in columns) for name, s in scores.items()]
+    for name, row in scores.items():
+        cells = {c: f"{row[c]:.4f}" if c in plain else f"{100 * row[c]:.2f}" for c in columns if c in row}
+        lines.append(f"{name:26}" + "".join(f"{cells.get(c, ''):>13}" for c in columns))
     return "\n".join(lines)
 
 
@@ -299,7 +315,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", type=Path, nargs="?", help="the run's folder")
     sub.add_argument("--weights", type=Path, help="official weights (.pth, .pdparams) instead of a run")
     sub.add_argument(
-        "--recipe", choices=recipes.names(), metavar="RECIPE", help="whose test the weights take"
+        "--recipe",
+        choices=recipes.names(),
+        metavar="RECIPE",
+        help="whose test the weights take; for a run, that of another set with the same training",
     )
     sub.add_argument(
         "--maps",

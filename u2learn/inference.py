@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from u2learn.data.augment import normalisation, normalise, resize, shrunk_size
+from u2learn.data.augment import normalisation, normalise, read_points, resize, shrunk_size
 from u2learn.data.pairs import Example
 from u2learn.data.store import WEIGHTS, fetch_weights
 from u2learn.metrics.overlap import ClassScores, OverlapScores
+from u2learn.metrics.saliency import SaliencyScores
 from u2learn.models.official import load_u2net
 from u2learn.models.weights import part, read_tensors, write_tensors
 from u2learn.recipes import VIEWS, Recipe
@@ -183,7 +184,7 @@ def saliency(
         )
     size, device = image.shape[1:], next(model.parameters()).device
     x = image.cpu().double() / 255
-    x = _read_points(x, (side, side)) if as_published else resize(x, (side, side))  # (C, h, w)
+    x = read_points(x, (side, side)) if as_published else resize(x, (side, side))  # (C, h, w)
     x = x / x.max() if x.max() > 0 else x
     mean, std = (value[0, : len(x)].cpu() for value in normalisation(x[None], "imagenet"))  # (C, 1, 1)
     x = ((x - mean) / std).float().expand(3, -1, -1).to(device)
@@ -201,8 +202,13 @@ def saliency(
 
 def evaluate(
     model: nn.Module, recipe: Recipe, examples: Sequence[Example], progress: bool = False
-) -> OverlapScores | ClassScores:
-    """Segment every example as the recipe says and count: two classes for all protocols at once, or K x K."""
+) -> OverlapScores | ClassScores | SaliencyScores:
+    """Segment every example as the recipe says and count: two classes for all protocols at once, or K x K.
+
+    Of one class, saliency, the maps are scored as the U²-Net paper does, with the scores that cost no time.
+    """
+    if recipe.num_classes == 1:
+        return score_maps(model, recipe, examples, [SaliencyScores("maximum", also=())], progress)[0]
     scores = OverlapScores() if recipe.num_classes == 2 else ClassScores(recipe.num_classes)
     for example in tqdm(examples, desc="evaluating", disable=not progress, leave=False):
         probabilities = segment(model, example.image, recipe)  # (K, H, W)
@@ -210,6 +216,21 @@ def evaluate(
             scores.add(probabilities.cpu(), example.label, example.field)
         else:
             scores.add(probabilities.argmax(0), example.label)
+    return scores
+
+
+def score_maps(
+    model: nn.Module,
+    recipe: Recipe,
+    examples: Sequence[Example],
+    scores: list[SaliencyScores],
+    progress: bool = False,
+) -> list[SaliencyScores]:
+    """Add every example's map, at the image's own size, to all `scores`, which are returned."""
+    for example in tqdm(examples, desc="evaluating", disable=not progress, leave=False):
+        found = saliency(model, example.image, side=recipe.square)  # (H, W)
+        for one in scores:
+            one.add(found, example.label)
     return scores
 
 
@@ -272,13 +293,6 @@ def pretrained(name: str = "drive-small", progress: bool = True) -> tuple[nn.Mod
 def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Plain bilinear, as in the reference: unlike `augment.resize` it does not average when shrinking."""
     return F.interpolate(maps[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
-
-
-def _read_points(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """(C, H, W) -> (C, *size), bilinear between four pixels, black outside, as scikit-image 0.14 resizes."""
-    grid = F.affine_grid(torch.eye(2, 3, dtype=maps.dtype)[None], (1, 1, *size), align_corners=False)
-    read = F.grid_sample(maps[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
-    return read.clamp(min=maps.min())
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:

@@ -1,4 +1,7 @@
-"""Losses: what a network is asked to make small. All take logits (B, K, H, W) and labels int64 (B, H, W)."""
+"""Losses: what a network is asked to make small. They take logits (B, K, H, W) and labels int64 (B, H, W).
+
+The two for saliency take one map of logits (B, 1, H, W) and a mask, float (B, 1, H, W) in [0, 1].
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -108,6 +111,35 @@ def dice_paddle2022(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tens
     return (1 - (2 * overlap + 1) / (size + 1)).mean()
 
 
+def binary_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
+    """Minus the log-probability of what is true of a pixel, salient or not, averaged over all pixels.
+
+    Raises:
+        ValueError: mask and logits do not fit each other, or the mask is not float in [0, 1].
+
+    Source: Qin et al., 2020, equation 2 (a sum there, the mean in the authors' code).
+    """
+    _check_mask(logits, mask)
+    return F.binary_cross_entropy_with_logits(logits, mask)
+
+
+def iou_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Soft IoU loss: 1 - (Σ p m + 1) / (Σ (p + m - p m) + 1) for each image, then mean.
+
+    p is the sigmoid. The 1s are ours: without them a mask with nothing in it costs 1 whatever the network
+    says, and nothing is learnt from it.
+
+    Raises:
+        ValueError: mask and logits do not fit each other, or the mask is not float in [0, 1].
+
+    Source: Qin et al., 2019, equation 9.
+    """
+    _check_mask(logits, mask)
+    p = logits.sigmoid()
+    overlap, union = (p * mask).sum(dim=(1, 2, 3)), (p + mask - p * mask).sum(dim=(1, 2, 3))  # (B,)
+    return (1 - (overlap + 1) / (union + 1)).mean()
+
+
 def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
     """One loss from several: weighted_sum((1, cross_entropy), (3, dice_mmseg0)) is OpenMMLab's CE + Dice."""
     return lambda logits, label: sum(weight * loss(logits, label) for weight, loss in terms)
@@ -163,3 +195,16 @@ def _check(logits: Tensor, label: Tensor, ignore: int) -> None:
                 f"A label has class {int(wrong[0])}, but there are {logits.shape[1]} classes, 0 to "
                 f"{logits.shape[1] - 1}, and {ignore} to ignore: is it a 0/255 mask?"
             )
+
+
+def _check_mask(logits: Tensor, mask: Tensor) -> None:
+    if not mask.is_floating_point() or mask.shape != logits.shape or logits.shape[1] != 1:
+        raise ValueError(
+            f"A mask of {mask.dtype} {tuple(mask.shape)} does not fit logits of shape {tuple(logits.shape)}: "
+            "both are (B, 1, H, W), and the mask is float in [0, 1]."
+        )
+    if mask.device.type == "cpu" and mask.numel() and not 0 <= mask.min() <= mask.max() <= 1:
+        raise ValueError(
+            f"A mask has values from {float(mask.min()):g} to {float(mask.max()):g}, and they must lie in "
+            "[0, 1]: is it a 0/255 mask? Divide it by 255."
+        )

@@ -10,18 +10,22 @@ from math import cos, pi
 import torch
 from torch import Tensor, nn
 
+from u2learn.data import saliency
 from u2learn.data.augment import NORMALISATIONS, Augmentation
 from u2learn.data.cityscapes import Cityscapes
+from u2learn.data.objects import SyntheticObjects
 from u2learn.data.pairs import Example
 from u2learn.data.retina import Retina
 from u2learn.data.streets import SyntheticStreets
 from u2learn.data.synthetic import SyntheticRetina
 from u2learn.losses import (
+    binary_cross_entropy,
     cross_entropy,
     cross_entropy_paddle,
     deep_supervision,
     dice_mmseg0,
     dice_paddle2021,
+    iou_loss,
     weighted_sum,
 )
 from u2learn.models.blocks import u2net_blocks
@@ -47,12 +51,16 @@ LOSSES: dict[str, Callable[[list[Tensor], Tensor], Tensor]] = {
     "paddle-ce": deep_supervision(cross_entropy_paddle, (1,)),
     "paddle-dice": deep_supervision(dice_paddle2021, (1,)),
     "small": deep_supervision(weighted_sum((1, cross_entropy), (2, dice_paddle2021)), (1, 1)),
+    "u2net": deep_supervision(binary_cross_entropy, (1,) * 7),
+    "bce-iou": deep_supervision(weighted_sum((1, binary_cross_entropy), (1, iou_loss)), (1,) * 7),
 }
 
 # The names of the table's decode heads, and ours.
 MMSEG_HEADS = {"fcn": "fcn", "psp": "psp", "deeplabv3": "aspp"}
 
 STREETS = {"cityscapes": Cityscapes, "streets": SyntheticStreets}
+OBJECTS = {"objects": False, "thin": True}  # the drawn sets of salient things: of wires, or not
+DRAWN = {"train": 800, "test": 100}  # how many pictures of them
 
 # The views that a test may average, each as the flips that lead to it (see `inference.turn`).
 VIEWS: dict[str, list[str]] = {
@@ -68,12 +76,15 @@ class Recipe:
     """Data, model, training and test of one result; see the fields. Sizes are (height, width) in pixels.
 
     dataset and split: which images (`u2learn.data`), and whose division into training and test.
-    side: shrink images to this long side before anything else (0: never). normalisation: see `normalise`.
-    optimiser: "sgd" (momentum 0.9, decay on every parameter, polynomial schedule down to `final_rate`) or
-    "adamw" (decay on weights of convolutions only, one cycle: linear warm-up, cosine to `final_rate`).
+    num_classes: as many maps of logits; 1 is saliency, where the label is a mask.
+    side: shrink images to this long side before anything else (0: never). square: squeeze them to so many
+    pixels a side instead, as the networks for saliency want them (0: never). normalisation: see `normalise`.
+    optimiser: "sgd" (momentum 0.9, decay on every parameter, polynomial schedule down to `final_rate`),
+    "adamw" (decay on weights of convolutions only, one cycle: linear warm-up, cosine to `final_rate`) or
+    "adam" (the original, with betas of 0.9 and 0.999, always at the same rate).
     ema: decay of the running mean of the weights that is kept as the result (0: the last weights are).
     window, stride, flips, scales: how the test predicts, see `predict`; without a window the whole image goes
-    in at once.
+    in at once. Saliency is tested as `inference.saliency` does, on images of `square` pixels.
     """
 
     name: str
@@ -101,13 +112,14 @@ class Recipe:
     scales: tuple[float, ...] = (1.0,)
     evaluations: int = 10
     seed: int = 0
+    square: int = 0
 
     def __post_init__(self):
         choices = {
             "model": MODELS,
             "loss": LOSSES,
-            "optimiser": ("sgd", "adamw"),
-            "normalisation": (*NORMALISATIONS, "image"),
+            "optimiser": ("sgd", "adamw", "adam"),
+            "normalisation": (*NORMALISATIONS, "image", "maximum"),
             "flips": VIEWS,
         }
         for name, known in choices.items():
@@ -120,6 +132,20 @@ class Recipe:
             raise ValueError(f"A recipe's scales are factors above 0, at least one, not {self.scales}.")
         if self.evaluations < 1 or self.iterations < self.evaluations:
             raise ValueError(f"{self.evaluations} evaluations do not fit into {self.iterations} iterations.")
+        if self.num_classes == 1:
+            self._check_saliency()
+
+    def _check_saliency(self) -> None:
+        """A mask has no value for "ignore", so windows must not reach over the border of an image."""
+        over = self.augmentation.rotate or self.augmentation.scale[0] < 1 or max(self.crop) > self.square
+        if over or self.side:
+            raise ValueError(
+                "A saliency recipe (one class) squeezes its images to a `square` not smaller than the crop, "
+                f"without side, rotation or scales below 1; here are square={self.square}, crop={self.crop}, "
+                f"side={self.side}, rotate={self.augmentation.rotate}, scale={self.augmentation.scale}."
+            )
+        if (self.window, self.stride, self.flips, self.scales) != (None, None, "", (1.0,)):
+            raise ValueError("A saliency recipe tests whole images as they are: no window, flips or scales.")
 
     def examples(self, part: str) -> Sequence[Example]:
         """The images of this recipe's "train" or "test" part, read when they are asked for."""
@@ -127,7 +153,19 @@ class Recipe:
             return SyntheticRetina(part)
         if self.dataset in STREETS:  # what is reported of Cityscapes is about its validation part
             return STREETS[self.dataset]("val" if part == "test" else part)
+        if self.dataset in OBJECTS:
+            size = self.square, self.square
+            return SyntheticObjects(part, DRAWN[part], size, thin=OBJECTS[self.dataset])
+        if self.dataset in saliency.TESTS:
+            return saliency.Saliency(self.dataset, part, protocol=self.split)
         return Retina(self.dataset, part, protocol=self.split)
+
+    def for_training(self) -> "Recipe":
+        """The recipe whose run makes the weights of this one: tests on several sets share one training."""
+        if self.dataset not in saliency.TESTS or self.split == "study":
+            return self
+        shared = saliency.PROTOCOLS[self.split][1][0]
+        return dataclasses.replace(self, name=self.name.replace(self.dataset, shared, 1), dataset=shared)
 
     def build_model(self) -> nn.Module:
         """A new model with initial weights that depend on the seed only."""
@@ -137,6 +175,8 @@ class Recipe:
 
     def rate(self, iteration: int) -> float:
         """The learning rate of an iteration, counted from 0."""
+        if self.optimiser == "adam":
+            return self.learning_rate
         if self.optimiser == "sgd":
             fall = (1 - iteration / self.iterations) ** 0.9
         else:
@@ -198,6 +238,14 @@ def _catalogue() -> dict[str, Recipe]:
     recipes += [_paddle("hrf", (256, 256), scales=(1280 / 3504,))]  # tested at a long side of 1280
     recipes += [_paddle("cityscapes", (512, 1024), flips="h", loss="paddle-ce", batch=4, **streets)]
     recipes += [_small(dataset) for dataset in (*crops, "synthetic")]
+    for model in ("u2net", "u2net_small"):
+        recipes += [_u2net(dataset, "duts", model) for dataset in saliency.PROTOCOLS["duts"][1]]
+    recipes += [_u2net(dataset, "dis5k", "u2net") for dataset in saliency.PROTOCOLS["dis5k"][1]]
+    recipes += [_u2net_at("dis-vd", side) for side in (512, 1024)]
+    recipes += [_economical("ecssd", 320, 288, batch=32, learning_rate=0.004, iterations=3000, ema=0.998)]
+    narrow = {"model_options": {"mid": 16, "out": 16}, "batch": 16}
+    recipes += [_economical("objects", 64, 64, learning_rate=0.03, iterations=180, evaluations=2, **narrow)]
+    recipes += [_economical("thin", 192, 160, learning_rate=0.02, iterations=600, evaluations=3, **narrow)]
     return {recipe.name: recipe for recipe in recipes}
 
 
@@ -260,6 +308,70 @@ def _small(dataset: str) -> Recipe:
         iterations=4400,
         flips="hvt",
         evaluations=2,
+    )
+
+
+def _u2net(dataset: str, protocol: str, model: str) -> Recipe:
+    """A row of the U²-Net paper (trained on DUTS) or of the DIS paper (the same network, trained on DIS-TR).
+
+    As the authors' code has it, which flips up-down too, and has no schedule. Flips left-right were stored
+    beside the images, which gives the same mixture; crops never began at the last row or column. Of the
+    training for the DIS paper only the input size is reported.
+    """
+    return Recipe(
+        name=f"{dataset}-{model.replace('_', '-')}",
+        dataset=dataset,
+        model=model,
+        split=protocol,
+        num_classes=1,
+        square=320,
+        normalisation="maximum",
+        crop=(288, 288),
+        augmentation=Augmentation(flips="hv"),
+        batch=12,
+        loss="u2net",
+        optimiser="adam",
+        learning_rate=0.001,
+        final_rate=0.001,
+        weight_decay=0.0,
+        iterations=600_000,
+    )
+
+
+def _u2net_at(dataset: str, side: int) -> Recipe:
+    """A row of the DIS paper on larger inputs, trained as its code trains: batches of 8, flips h, no crop.
+
+    That code stops when twenty tests in a row, one every 2,000 iterations, bring no gain. The length is ours.
+    """
+    return dataclasses.replace(
+        _u2net(dataset, "dis5k", "u2net"),
+        name=f"{dataset}-u2net-{side}",
+        square=side,
+        crop=(side, side),
+        augmentation=Augmentation(flips="h"),
+        batch=8,
+        iterations=100_000,
+    )
+
+
+def _economical(dataset: str, square: int, crop: int, **rest: object) -> Recipe:
+    """Our own for U²-Net†: larger batches, one cycle, binary cross-entropy and IoU."""
+    return Recipe(
+        name=f"{dataset}-small",
+        dataset=dataset,
+        model="u2net_small",
+        split="study",
+        num_classes=1,
+        square=square,
+        normalisation="maximum",
+        crop=(crop, crop),
+        augmentation=Augmentation(flips="h"),
+        loss="bce-iou",
+        optimiser="adamw",
+        final_rate=0.0,
+        weight_decay=0.01,
+        warm_up=0.3,
+        **rest,
     )
 
 

@@ -14,15 +14,17 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import u2learn
 from u2learn import recipes
 from u2learn.data import store
 from u2learn.data.pairs import read_image
-from u2learn.inference import evaluate, load_model, saliency, segment
+from u2learn.data.saliency import TESTS
+from u2learn.inference import evaluate, load_model, saliency, score_maps, segment
 from u2learn.metrics.overlap import THRESHOLDS, OverlapScores
+from u2learn.metrics.saliency import SaliencyScores
 from u2learn.models.official import load_official
 from u2learn.models.weights import read_tensors, write_text
 from u2learn.recipes import LOSSES, Recipe
@@ -44,19 +46,40 @@ STREET_PROTOCOLS = {
     "flip": {"flips": "h"},
     "ms+flip": {"flips": "h", "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)},
 }
+# The same for saliency, where they differ in what is done to a map before it is scored. HCE takes minutes and
+# is asked of thin things only.
+SALIENCY_PROTOCOLS = {
+    "image": {"normalise": "maximum", "also": ("weighted_f", "relaxed_f")},  # the U²-Net paper's tables
+    "DIS": {"normalise": "range", "also": ("weighted_f", "hce")},  # the DIS paper's
+}
 # The words of the reported tables: sets and losses by the recipe's own, heads by a part of its name, and for
-# each column the protocol and the score that it holds, and what one is in the column's unit.
-REPORTED_SETS = SETS | {"cityscapes": "Cityscapes"}
+# each column the protocol and the score that it holds.
+REPORTED_SETS = SETS | {"cityscapes": "Cityscapes"} | {name: name.upper() for name in TESTS}
+REPORTED_SETS["duts"] = "DUTS-TE"
+REPORTED_MODELS = {"u2net": "U2-Net", "u2net_small": "U2-Net-dagger"}
 REPORTED_HEADS = {"fcn": "FCN", "psp": "PSPNet", "deeplabv3": "DeepLabV3", "paddle": "3x3 conv"}
 REPORTED_LOSSES = {"ce": "CE", "ce-dice": "CE(1.0)+Dice(3.0)", "paddle-ce": "CE", "paddle-dice": "Dice"}
 REPORTED_COLUMNS = {
-    "Dice": ("image", "dice", 100),
-    "mDice": ("image", "mdice", 100),
-    "DICE": ("image", "mdice", 100),
-    "AUC ROC": ("image", "auc", 100),
-    "mIoU": ("image", "miou", 100),
-    "mIoU(flip)": ("flip", "miou", 100),
-    "mIoU(ms+flip)": ("ms+flip", "miou", 100),
+    "Dice": ("image", "dice"),
+    "mDice": ("image", "mdice"),
+    "DICE": ("image", "mdice"),
+    "AUC ROC": ("image", "auc"),
+    "mIoU": ("image", "miou"),
+    "mIoU(flip)": ("flip", "miou"),
+    "mIoU(ms+flip)": ("ms+flip", "miou"),
+    "maxF": ("image", "max_f"),
+    "MAE": ("image", "mae"),
+    "Fw": ("image", "weighted_f"),
+    "Sm": ("image", "s"),
+    "relaxFb": ("image", "relaxed_f"),
+}
+DIS_COLUMNS = {
+    "maxF": ("DIS", "max_f_curves"),
+    "MAE": ("DIS", "mae"),
+    "Fw": ("DIS", "weighted_f"),
+    "Sm": ("DIS", "s"),
+    "E-measure(mean)": ("DIS", "mean_e"),
+    "HCE": ("DIS", "hce"),
 }
 
 
@@ -82,16 +105,25 @@ def write_record(name: str, record: dict) -> Path:
     return path
 
 
-def measure(folder: str | Path, device: str | None = None, progress: bool = True) -> dict:
+def measure(
+    folder: str | Path, device: str | None = None, progress: bool = True, recipe: Recipe | None = None
+) -> dict:
     """The record of a finished run: its recipe, what it cost, and its scores under every protocol.
 
-    It is tested on `device` (default: the GPU if there is one).
+    It is tested on `device` (default: the GPU if there is one), and as `recipe` says if one is given, which
+    may differ from the run's own in the set that is tested (see `Recipe.for_training`).
 
     Raises:
-        ValueError: the run is not finished, or there is no such device.
+        ValueError: the run is not finished, the recipe asks for another training, or there is no such device.
     """
     folder = Path(folder)
-    model, recipe = load_model(folder)
+    model, trained_by = load_model(folder)
+    recipe = recipe or trained_by
+    if recipe.for_training() != trained_by.for_training():
+        raise ValueError(
+            f"The run in {folder} is one of {trained_by.name}, seed {trained_by.seed}; {recipe.name}, seed "
+            f"{recipe.seed}, needs another training."
+        )
     position = json.loads(read_tensors(folder / "checkpoint.safetensors")[1]["position"])
     if position["iteration"] < recipe.iterations:
         raise ValueError(
@@ -158,6 +190,17 @@ def compare_maps(model: nn.Module, name: str) -> dict[str, tuple[float, float]]:
 def _measure_model(model: nn.Module, recipe: Recipe, progress: bool) -> dict:
     """Scores under every protocol; the chosen threshold is the one of the best Dice on *training* images."""
     cost = {"parameters": sum(p.numel() for p in model.parameters()), "speed": speed(model, recipe)}
+    if recipe.num_classes == 1:
+        thin = recipe.split == "dis5k" or recipe.dataset == "thin"
+        protocols = {name: how for name, how in SALIENCY_PROTOCOLS.items() if thin or name == "image"}
+        scores = [SaliencyScores(**how) for how in protocols.values()]
+        score_maps(model, recipe, recipe.examples("test"), scores, progress)
+        curves = scores[0].curves()
+        return {
+            **cost,
+            "scores": {name: _rounded(s.result()) for name, s in zip(protocols, scores, strict=True)},
+            "curve": {name: _rounded(curves[name][::4].tolist()) for name in ("recall", "precision")},
+        }
     if recipe.num_classes > 2:
         modes = {name: dataclasses.replace(recipe, **mode) for name, mode in STREET_PROTOCOLS.items()}
         scores = {
@@ -182,10 +225,19 @@ def speed(model: nn.Module, recipe: Recipe, seconds: float = 3.0) -> dict:
     """
     image = recipe.examples("test")[0].image
     device = str(next(model.parameters()).device)
-    segment(model, image, recipe).cpu()
+
+    def test() -> Tensor:
+        found = (
+            saliency(model, image, side=recipe.square)
+            if recipe.num_classes == 1
+            else segment(model, image, recipe)
+        )
+        return found.cpu()  # fetching the result waits for the device
+
+    test()
     count, started = 0, time.perf_counter()
     while count == 0 or time.perf_counter() - started < seconds:
-        segment(model, image, recipe).cpu()  # fetching the result waits for the device
+        test()
         count += 1
     return {
         "frames_per_second": round(count / (time.perf_counter() - started), 3),
@@ -238,21 +290,28 @@ def training_flops(recipe: Recipe) -> int:
 
     Counted on tensors that have a shape and no content, so that the largest recipe costs nothing.
     """
+    mask = recipe.num_classes == 1
     with torch.device("meta"):
         model = recipe.build_model()
         batch = torch.zeros(recipe.batch, 3, *recipe.crop)
         label = torch.zeros(recipe.batch, *recipe.crop, dtype=torch.int64)
         with FlopCounterMode(display=False) as one_step:
-            LOSSES[recipe.loss](model(batch), label).backward()
+            LOSSES[recipe.loss](model(batch), label[:, None].float() if mask else label).backward()
     return one_step.get_total_flops() * recipe.iterations
 
 
 def image_flops(recipe: Recipe) -> int:
-    """Floating-point operations of the test of one image, with all its windows and views."""
+    """Floating-point operations of the test of one image, with all its windows and views.
+
+    Where images are squeezed to one size, none is needed.
+    """
     with torch.device("meta"):
-        model = recipe.build_model()
-    with FlopCounterMode(display=False) as one_image:
-        segment(model, recipe.examples("test")[0].image, recipe)
+        model = recipe.build_model().eval()
+        with FlopCounterMode(display=False) as one_image:
+            if recipe.square:
+                model(torch.zeros(1, 3, recipe.square, recipe.square))
+            else:
+                segment(model, recipe.examples("test")[0].image, recipe)
     return one_image.get_total_flops()
 
 
@@ -285,6 +344,16 @@ def best_reported(dataset: str, model: str, metric: str = "Dice") -> str:
 
 def reported_rows(recipe: Recipe) -> list[dict[str, str]]:
     """The reported rows that this recipe reproduces, from every page that prints them."""
+    if recipe.split in ("duts", "dis5k"):
+        due = REPORTED_SETS[recipe.dataset], REPORTED_MODELS[recipe.model]
+        size = f"{recipe.square}x{recipe.square}"
+        return [
+            row
+            for row in reported()
+            if row["source"].startswith(("U2-Net paper Table", "DIS paper Table"))
+            and (row["dataset"], row["model"]) == due
+            and (f"input {size}" in row["note"] or row["note"].endswith(f"ablation: {size}"))
+        ]
     head = recipe.name.removeprefix(f"{recipe.dataset}-").partition("-")[0]
     if head not in REPORTED_HEADS:
         return []
@@ -306,6 +375,11 @@ def all_of(name: str) -> list[dict]:
     """The records of this recipe as it is today: ours, one a seed, and that of weights trained by others."""
     official = records().get(f"{name}-official")
     return of_recipe(name) + ([official] if official and is_current(official) else [])
+
+
+def reported_columns(recipe: Recipe) -> dict[str, tuple[str, str]]:
+    """For each column of the reported tables the protocol and the score of our records that belong to it."""
+    return REPORTED_COLUMNS | (DIS_COLUMNS if recipe.split == "dis5k" else {})
 
 
 def of_recipe(name: str) -> list[dict]:

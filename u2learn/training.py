@@ -17,9 +17,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from u2learn.data.augment import PHOTOMETRICS, jitter, normalisation, resize, sample_batch, shrunk_size
+from u2learn.data.augment import (
+    PHOTOMETRICS,
+    jitter,
+    normalisation,
+    read_points,
+    resize,
+    sample_batch,
+    shrunk_size,
+)
 from u2learn.data.pairs import Example
 from u2learn.inference import evaluate
 from u2learn.models.weights import part, read_tensors, write_tensors, write_text
@@ -123,8 +132,9 @@ def _loop(
             run.seconds += time.monotonic() - started[0]
             run.cpu_seconds += time.process_time() - started[1]
             if evaluating:
-                score = evaluate(run.result, recipe, test_examples).score()
-                name = "dice" if recipe.num_classes == 2 else "miou"
+                scores = evaluate(run.result, recipe, test_examples)
+                score = scores.result() if recipe.num_classes == 1 else scores.score()
+                name = {1: "max_f", 2: "dice"}.get(recipe.num_classes, "miou")
                 shown = {name: f"{score[name]:.3f}"}
                 run.log({"iteration": run.iteration, "loss": loss, **score})
             run.save()
@@ -143,41 +153,45 @@ class TrainingData:
         if len(examples) == 0:
             raise ValueError(f"The training part of {recipe.dataset!r} is empty: nothing to learn from.")
         self.recipe = recipe
-        first = torch.as_tensor(examples[0].label)
-        size = shrunk_size(first.shape, recipe.side) if recipe.side else first.shape
+        image, first = sized(examples[0], recipe)
         # filled image by image: a set as large as Cityscapes must not lie in memory twice
         self.images = torch.empty(
-            len(examples), 3, *size, dtype=torch.uint8, device=device, memory_format=torch.channels_last
+            (len(examples), *image.shape), dtype=torch.uint8, device=device, memory_format=torch.channels_last
         )  # (N, 3, H, W)
-        self.labels = torch.empty(len(examples), *first.shape, dtype=torch.uint8, device=device)
+        self.labels = torch.empty((len(examples), *first.shape), dtype=torch.uint8, device=device)
         for place, example in enumerate(examples):
-            image, label = torch.as_tensor(example.image), torch.as_tensor(example.label)
+            image, label = sized(example, recipe)
             if label.shape != first.shape:
                 raise ValueError(
                     f"{example.name} has {tuple(label.shape)} pixels, the images before it "
                     f"{tuple(first.shape)}: training needs one size; crop or resize them first."
                 )
-            if recipe.side:
-                image = resize(image / 255, size).mul(255).round().byte()
             self.images[place], self.labels[place] = image, label
         each = [normalisation(image[None] / 255, recipe.normalisation) for image in self.images]
         self.mean, self.std = (torch.cat(values) for values in zip(*each, strict=True))  # (N, 3, 1, 1)
         self.generator = torch.Generator(device)
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, h, w), normalised and augmented, and labels (B, h, w) of one iteration."""
+        """Images (B, 3, h, w), normalised and augmented, and labels (B, h, w) of one iteration.
+
+        Of one class, saliency, float masks (B, 1, h, w) instead of labels.
+        """
         recipe, augment = self.recipe, self.recipe.augmentation
         index = self._indices(iteration)
         self.generator.manual_seed(_seed(recipe.seed, "batch", iteration))
         images, labels = sample_batch(
-            self.images, self.labels, index, recipe.crop, augment, self.generator, recipe.num_classes
+            self.images, self.labels, index, recipe.crop, augment, self.generator, max(2, recipe.num_classes)
         )
         if augment.photometric:
             images = PHOTOMETRICS[augment.photometric](images, self.generator)
-        images = (images - self.mean[index]) / self.std[index]
+        if recipe.normalisation == "maximum":
+            mean, std = normalisation(images, "maximum")
+        else:
+            mean, std = self.mean[index], self.std[index]
+        images = (images - mean) / std
         if augment.jitter:
             images = jitter(images, augment.jitter, self.generator)
-        return images, labels
+        return images, labels[:, None].float() if recipe.num_classes == 1 else labels
 
     def _indices(self, iteration: int) -> Tensor:
         """Which images: an endless stream of shuffled epochs, cut into batches."""
@@ -189,6 +203,24 @@ class TrainingData:
             epochs[epoch] = torch.randperm(count, generator=generator)
         index = torch.stack([epochs[place // count][place % count] for place in places])
         return index.to(self.images.device)
+
+
+def sized(example: Example, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Image (3, h, w) and label (H, W), uint8, at the size that the recipe trains on.
+
+    Squeezed to a square, both have its size: the image is read at single points, as `inference.saliency`
+    does, the label at the nearest pixel. Shrunk to a long side, the image is, and the label stays as it came.
+
+    Source: U-2-Net, data_loader.py, RescaleT.
+    """
+    image, label = torch.as_tensor(example.image), torch.as_tensor(example.label)
+    if recipe.square:
+        size = recipe.square, recipe.square
+        image = read_points(image.double() / 255, size).mul(255).round().byte()
+        label = F.interpolate(label[None, None], size, mode="nearest-exact")[0, 0]
+    elif recipe.side:
+        image = resize(image / 255, shrunk_size(label.shape, recipe.side)).mul(255).round().byte()
+    return image, label
 
 
 class Run:
@@ -383,6 +415,8 @@ def _optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             model.parameters(), recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay
         )
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},  # norms and biases

@@ -3,6 +3,7 @@
 from u2learn.data.cityscapes import Cityscapes
 from u2learn.data.pairs import Example, Report, lint, read_image, read_label, read_mask
 from u2learn.data.retina import Retina
+from u2learn.data.saliency import Saliency
 from u2learn.data.store import MissingDataset, available, data_root, fetch, find, verify
 from u2learn.data.streets import SyntheticStreets, street, write_streets
 from u2learn.data.synthetic import SyntheticRetina, fundus
@@ -13,6 +14,7 @@ __all__ = [
     "MissingDataset",
     "Report",
     "Retina",
+    "Saliency",
     "SyntheticRetina",
     "SyntheticStreets",
     "available",

@@ -139,8 +139,9 @@ def normalise(images: Tensor, how: str) -> Tensor:
     """Shift and scale images (B, 3, H, W) in [0, 1] as a network expects them.
 
     "imagenet": by ImageNet's mean and deviation (OpenMMLab); "half": to [-1, 1] (PaddleSeg); "image": each
-    channel of each image to mean 0, deviation 1. Cut windows only *after* "image", which needs the whole
-    image.
+    channel of each image to mean 0, deviation 1; "maximum": divided by its own largest value, then as
+    "imagenet" (U²-Net). Cut windows only *after* "image", which needs the whole image, and *before*
+    "maximum", as its authors do.
 
     Raises:
         ValueError: `how` is not one of these.
@@ -154,9 +155,13 @@ def normalisation(images: Tensor, how: str) -> tuple[Tensor, Tensor]:
     if how == "image":
         std, mean = torch.std_mean(images.float(), dim=(2, 3), keepdim=True)
         return mean, std.clamp(min=1e-6)  # a flat image becomes all zero
+    if how == "maximum":
+        top = images.amax(dim=(1, 2, 3), keepdim=True)  # (B, 1, 1, 1)
+        return tuple(value * torch.where(top > 0, top, 1) for value in normalisation(images, "imagenet"))
     if how not in NORMALISATIONS:
         raise ValueError(
-            f"Unknown normalisation {how!r}: choose 'image', {', '.join(map(repr, NORMALISATIONS))}."
+            f"Unknown normalisation {how!r}: choose 'image', 'maximum', "
+            f"{', '.join(map(repr, NORMALISATIONS))}."
         )
     mean, std = (torch.tensor(x, device=images.device)[None, :, None, None] for x in NORMALISATIONS[how])
     return mean, std
@@ -185,6 +190,16 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps[None], size=tuple(size), mode="bilinear", align_corners=False, antialias=True)[
         0
     ]
+
+
+def read_points(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Read float (C, H, W) at the centres of (C, *size): bilinear between four pixels, black outside.
+
+    Unlike `resize` it does not average when shrinking: as scikit-image 0.14 resizes.
+    """
+    grid = F.affine_grid(torch.eye(2, 3, dtype=maps.dtype)[None], (1, 1, *size), align_corners=False)
+    read = F.grid_sample(maps[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+    return read.clamp(min=maps.min())
 
 
 def rgb_to_grey(rgb: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,10 +85,11 @@ def check_classes(label: np.ndarray, num_classes: int, what: str) -> None:
         hint = "this looks like a 0/255 mask; read it with read_mask, or divide by 255"
         if not looks_like_mask:
             hint = f"with {num_classes} classes the ids are 0 to {num_classes - 1}, and {IGNORE} means ignore"
-        raise ValueError(f"{what} has values {_listed(found)}: {hint}.")
+        raise ValueError(f"{what} has values {listed(found)}: {hint}.")
 
 
-def _listed(values: Iterable, most: int = 6) -> str:
+def listed(values: Iterable, most: int = 6) -> str:
+    """The first values, and how many more there are: for messages."""
     values = [str(value) for value in values]
     return ", ".join(values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")
 
@@ -111,11 +112,12 @@ def read_image(path: str | Path) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(_opaque(picture).convert("RGB")).transpose(2, 0, 1))
 
 
-def read_mask(path: str | Path) -> np.ndarray:
+def read_mask(path: str | Path, graded: bool = False) -> np.ndarray:
     """A binary mask, uint8 (H, W) of 0 and 1, whether it is stored as 0/1, 0/255, palette, grey or colour.
 
     Of two grey values the larger is 1. Where there are more (a JPEG, soft edges), 128 and above is 1, as in
-    OpenMMLab's converters. An image of one value is full if this is 1 or at least 128, else empty.
+    OpenMMLab's converters. An image of one value is full if this is 1 or at least 128, else empty. `graded`:
+    the grey values are shares of agreement (PASCAL-S), and what lies above half of the largest is 1.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -129,6 +131,8 @@ def read_mask(path: str | Path) -> np.ndarray:
         else np.asarray(_opaque(picture).convert("RGB").convert("L"))
     )
     grey = grey // 257 if grey.max() > 255 else grey
+    if graded:  # the program of U²-Net's authors: 255 grey / largest > 128
+        return (255 * grey.astype(np.int64) > 128 * int(grey.max())).astype(np.uint8)
     counts = np.bincount(grey.ravel(), minlength=256)
     values = np.flatnonzero(counts)
     if len(values) == 1:
@@ -138,7 +142,7 @@ def read_mask(path: str | Path) -> np.ndarray:
     between = counts[32:224].sum() / grey.size
     if values[0] >= 128 or values[-1] < 128 or between > 0.25:
         raise ValueError(
-            f"{path} is no binary mask: it has the grey values {_listed(values)}"
+            f"{path} is no binary mask: it has the grey values {listed(values)}"
             + (f", and {between:.0%} of its pixels are neither dark nor bright." if between > 0.25 else ".")
             + " Is it the image itself, or a label map of more than two classes (then use read_label)?"
         )
@@ -255,14 +259,14 @@ def lint(images_folder: str | Path, masks_folder: str | Path, num_classes: int =
     def find(level: str, kind: str, file: str, text: str) -> None:
         findings.append(Finding(level, kind, file, text))
 
-    images, masks = _files(images_folder), _files(masks_folder)
+    images, masks = image_files(images_folder), image_files(masks_folder)
     if Path(images_folder).resolve() == Path(masks_folder).resolve():
         masks = [path for path in masks if _bare(path, MASK_WORDS) != _stem(path)]
         images = [path for path in images if path not in masks]
     for folder, files in ((images_folder, images), (masks_folder, masks)):
         if not files:
             find("error", "empty folder", str(folder), f"holds no file that ends in {', '.join(ENDINGS)}")
-    pairs = _pair(images, masks, find)
+    pairs = pair_files(images, masks, find)
 
     sizes, contents, counts = Counter(), defaultdict(list), np.zeros(num_classes, np.int64)
     grey, white = [], []
@@ -294,7 +298,7 @@ def lint(images_folder: str | Path, masks_folder: str | Path, num_classes: int =
                 "warning",
                 "more than two values",
                 mask_path.name,
-                f"{_listed(stored)}: soft edges or JPEG; read_mask cuts at 128, store masks as PNG",
+                f"{listed(stored)}: soft edges or JPEG; read_mask cuts at 128, store masks as PNG",
             )
         elif num_classes == 2 and stored.max() == 255:
             white.append(mask_path.name)
@@ -302,7 +306,7 @@ def lint(images_folder: str | Path, masks_folder: str | Path, num_classes: int =
     for (what, _), names in contents.items():
         if len(names) > 1:
             harm = "; one in training and one in the test spoil the score" if what == "image" else ""
-            find("warning", "duplicates", names[0], f"the same {what} as {_listed(names[1:])}{harm}")
+            find("warning", "duplicates", names[0], f"the same {what} as {listed(names[1:])}{harm}")
     balance = counts / max(counts.sum(), 1)
     if num_classes == 2 and balance[1] > 0.5:
         text = f"{balance[1]:.0%} of all pixels are foreground: are the masks inverted?"
@@ -315,19 +319,20 @@ def lint(images_folder: str | Path, masks_folder: str | Path, num_classes: int =
             "note", "masks of 0 and 255", str(masks_folder), f"{text}, and elsewhere it makes losses negative"
         )
     if len(sizes) > 1:
-        listed = _listed(f"{h} x {w} ({n})" for (h, w), n in sizes.most_common())
-        find("note", "several sizes", str(images_folder), f"{listed}; a batch needs crops, or one size")
+        text = listed(f"{h} x {w} ({n})" for (h, w), n in sizes.most_common())
+        find("note", "several sizes", str(images_folder), f"{text}; a batch needs crops, or one size")
     if grey:
         find(
             "note",
             "grey images",
             str(images_folder),
-            f"{len(grey)} of {len(pairs)} have no colour: {_listed(grey)}",
+            f"{len(grey)} of {len(pairs)} have no colour: {listed(grey)}",
         )
     return Report(findings, len(pairs), balance)
 
 
-def _files(folder: str | Path) -> list[Path]:
+def image_files(folder: str | Path) -> list[Path]:
+    """The images in a folder, by their endings; not those in folders below it."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder.")
@@ -355,27 +360,31 @@ def _grouped(items: Iterable, key) -> dict:
     return groups
 
 
-def _pair(images: list[Path], masks: list[Path], find) -> list[tuple[Path, Path]]:
-    """Images with their masks: by the whole name first, then by the bare one."""
+def pair_files(
+    images: list[Path], masks: list[Path], find: Callable[[str, str, str, str], None]
+) -> list[tuple[Path, Path]]:
+    """Images with their masks: by the whole name first, then by the bare one.
+
+    What has no partner goes to `find(level, kind, file, text)`.
+    """
     pairs = []
     for name in (_stem, _bare):
-        wanted = _grouped(masks, name)
+        wanted, done = _grouped(masks, name), set()
         for key, rivals in _grouped(images, name).items():
             partners = wanted.get(key, [])
             if len(rivals) == len(partners) == 1:
                 pairs.append((rivals[0], partners[0]))
-                images, masks = [p for p in images if p != rivals[0]], [p for p in masks if p != partners[0]]
             elif partners and name is _bare:
                 find(
                     "error",
                     "ambiguous names",
                     rivals[0].name,
-                    f"{_listed(p.name for p in rivals)} may go with {_listed(p.name for p in partners)}",
+                    f"{listed(p.name for p in rivals)} may go with {listed(p.name for p in partners)}",
                 )
-                images, masks = (
-                    [p for p in images if p not in rivals],
-                    [p for p in masks if p not in partners],
-                )
+            else:
+                continue
+            done.update(rivals, partners)
+        images, masks = ([p for p in files if p not in done] for files in (images, masks))
     for path in images:
         find(
             "error",

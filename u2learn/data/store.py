@@ -67,10 +67,14 @@ class Dataset:
 
 
 _STARE = "https://cecas.clemson.edu/~ahoover/stare/probing/"
+_ECSSD = "https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency"
+_DUT = "http://saliencydetection.net"
+_IMAGES, _MASKS = r"[^/]+\.(jpg|jpeg|png|bmp)", r"[^/]+\.(png|jpg|bmp)"
+_COPIES = "images?|imgs?|im", "masks?|gt"  # the folders of copies that others handed on, see data/saliency.py
 _U2NET = "https://github.com/xuebinqin/U-2-Net"
 
 # No maker publishes a checksum. STARE's and HRF's were noted by several independent users of the same
-# archives.
+# archives; of the others none is known, and the first download's is noted instead (see `fetch`).
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
@@ -202,6 +206,131 @@ DATASETS: dict[str, Dataset] = {
             by_hand="register there, download leftImg8bit_trainvaltest.zip (11 GB) and "
             "gtFine_trainvaltest.zip (241 MB), and unpack both so that {folder}/leftImg8bit/train and "
             "{folder}/gtFine/train exist",
+        ),
+        Dataset(
+            name="duts",
+            title="DUTS: salient objects in photographs, the largest set with a training part",
+            folder="DUTS",
+            also_called=("duts",),
+            home=f"{_DUT}/duts",
+            terms="no formal licence; photographs of ImageNet and SUN; research, cite the paper",
+            citation="wang2017duts",
+            contents={
+                "training images": (rf"DUTS-TR/(DUTS-TR-Image|{_COPIES[0]})/{_IMAGES}", 10553),
+                "training masks": (rf"DUTS-TR/(DUTS-TR-Mask|{_COPIES[1]})/{_MASKS}", 10553),
+                "test images": (rf"DUTS-TE/(DUTS-TE-Image|{_COPIES[0]})/{_IMAGES}", 5019),
+                "test masks": (rf"DUTS-TE/(DUTS-TE-Mask|{_COPIES[1]})/{_MASKS}", 5019),
+            },
+            archives=(
+                Archive((f"{_DUT}/duts/download/DUTS-TR.zip",), "DUTS-TR"),
+                Archive((f"{_DUT}/duts/download/DUTS-TE.zip",), "DUTS-TE"),
+            ),
+        ),
+        Dataset(
+            name="ecssd",
+            title="ECSSD: Extended Complex Scene Saliency Dataset",
+            folder="ECSSD",
+            also_called=("ecssd",),
+            home=f"{_ECSSD}/dataset.html",
+            terms="no formal licence; academic use, cite the paper",
+            citation="shi2016ecssd",
+            contents={
+                "images": (rf"({_COPIES[0]})/{_IMAGES}", 1000),
+                "masks": (rf"(ground_truth_mask|{_COPIES[1]})/{_MASKS}", 1000),
+            },
+            archives=(
+                Archive((f"{_ECSSD}/data/ECSSD/images.zip",), "images"),
+                Archive((f"{_ECSSD}/data/ECSSD/ground_truth_mask.zip",), "ground_truth_mask"),
+            ),
+        ),
+        Dataset(
+            name="hku-is",
+            title="HKU-IS: images with several salient objects or low contrast",
+            folder="HKU-IS",
+            also_called=("hkuis",),
+            home="https://i.cs.hku.hk/~gbli/deep_saliency.html",
+            terms="no formal licence; research, cite the paper",
+            citation="li2015hkuis",
+            contents={
+                "images": (rf"({_COPIES[0]})/{_IMAGES}", 4447),
+                "masks": (rf"({_COPIES[1]})/{_MASKS}", 4447),
+            },
+            by_hand="download HKU-IS.rar (the page links to a file share), and unpack it so that "
+            "{folder}/imgs and {folder}/gt exist",
+        ),
+        Dataset(
+            name="pascal-s",
+            title="PASCAL-S: what several observers found salient in images of PASCAL VOC",
+            folder="PASCAL-S",
+            also_called=("pascals",),
+            home="http://cbs.ic.gatech.edu/salobj",
+            terms="no formal licence; research, cite the paper",
+            citation="li2014pascals",
+            contents={
+                "images": (rf"(datasets/imgs/pascal|{_COPIES[0]})/{_IMAGES}", 850),
+                "masks": (rf"(datasets/masks/pascal|{_COPIES[1]})/{_MASKS}", 850),
+            },
+            archives=(
+                Archive(
+                    (
+                        "http://cbs.ic.gatech.edu/salobj/download/salObj.zip",
+                        "http://cbi.gatech.edu/salobj/download/salObj.zip",
+                    )
+                ),
+            ),
+        ),
+        Dataset(
+            name="dut-omron",
+            title="DUT-OMRON: salient objects before cluttered backgrounds",
+            folder="DUT-OMRON",
+            also_called=("dutomron",),
+            home=f"{_DUT}/dut-omron",
+            terms="no formal licence; research, cite the paper",
+            citation="yang2013dutomron",
+            contents={
+                "images": (rf"(DUT-OMRON-image|{_COPIES[0]})/{_IMAGES}", 5168),
+                "masks": (rf"(pixelwiseGT-new-PNG|{_COPIES[1]})/{_MASKS}", 5168),
+            },
+            archives=(
+                Archive((f"{_DUT}/dut-omron/download/DUT-OMRON-image.zip",), "DUT-OMRON-image"),
+                Archive(
+                    (f"{_DUT}/dut-omron/download/DUT-OMRON-gt-pixelwise.zip.zip",), "pixelwiseGT-new-PNG"
+                ),
+            ),
+        ),
+        Dataset(
+            name="sod",
+            title="SOD: salient objects in images of the Berkeley segmentation set",
+            folder="SOD",
+            also_called=("sod",),
+            home="https://www.elderlab.yorku.ca/resources/salient-objects-dataset-sod",
+            terms="no formal licence; research, cite the papers",
+            citation="movahedi2010sod",
+            contents={
+                "images": (rf"({_COPIES[0]})/{_IMAGES}", 300),
+                "masks": (rf"({_COPIES[1]})/{_MASKS}", 300),
+            },
+            by_hand="download it, draw its outlines as masks (or take a copy with masks from a benchmark of "
+            "salient object detection), and put them so that {folder}/Images and {folder}/Masks exist",
+        ),
+        Dataset(
+            name="dis5k",
+            title="DIS5K: highly accurate dichotomous image segmentation",
+            folder="DIS5K",
+            also_called=("dis5k", "dis"),
+            home="https://xuebinqin.github.io/dis",
+            terms="its own terms of use (a PDF beside its code); read them first",
+            citation="qin2022dis",
+            contents={
+                f"DIS-{part} {kind}": (rf"DIS-{part}/({folders})/{files}", number)
+                for part, number in (("TR", 3000), ("VD", 470), *((f"TE{i}", 500) for i in range(1, 5)))
+                for kind, folders, files in (
+                    ("images", _COPIES[0], _IMAGES),
+                    ("masks", _COPIES[1], _MASKS),
+                )
+            },
+            by_hand="download DIS5K.zip (the page links to two file shares), and unpack it so that "
+            "{folder}/DIS-TR/im and {folder}/DIS-TR/gt exist",
         ),
     )
 }

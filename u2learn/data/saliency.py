@@ -1,0 +1,147 @@
+"""Salient objects: DUTS, ECSSD, HKU-IS, PASCAL-S, DUT-OMRON, SOD and DIS5K, from their makers' folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from u2learn.data import store
+from u2learn.data.pairs import Example, image_files, listed, pair_files, read_image, read_mask
+
+
+class Part(NamedTuple):
+    """Images that are trained or tested on together: their set, and the folders of its images and masks."""
+
+    dataset: str  # of `store.DATASETS`
+    images: str
+    masks: str
+
+
+# Read without regard to upper and lower case. Below the set's own folder also lie, in copies that others
+# handed on, `image` and `mask` (see COPIES).
+PARTS = {
+    "duts-tr": Part("duts", "DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"),
+    "duts": Part("duts", "DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask"),
+    "ecssd": Part("ecssd", "images", "ground_truth_mask"),
+    "hku-is": Part("hku-is", "imgs", "gt"),
+    "pascal-s": Part("pascal-s", "datasets/imgs/pascal", "datasets/masks/pascal"),
+    "dut-omron": Part("dut-omron", "DUT-OMRON-image", "pixelwiseGT-new-PNG"),
+    "sod": Part("sod", "Images", "Masks"),
+} | {
+    f"dis-{part.lower()}": Part("dis5k", f"DIS-{part}/im", f"DIS-{part}/gt")
+    for part in ("TR", "VD", "TE1", "TE2", "TE3", "TE4")
+}
+TRAINING = ("duts-tr", "dis-tr")
+TESTS = tuple(part for part in PARTS if part not in TRAINING)
+# Who learns from what: the part that trains, and the tests that this is done for.
+PROTOCOLS = {
+    "duts": ("duts-tr", tuple(part for part in TESTS if not part.startswith("dis-"))),
+    "dis5k": ("dis-tr", tuple(part for part in TESTS if part.startswith("dis-"))),
+    "study": ("ecssd", ("ecssd",)),
+}
+STUDY = range(1, 701)  # the images of ECSSD that train; by number, so that a lost file shifts nothing
+COPIES = (("image", "mask"), ("images", "masks"), ("img", "gt"), ("imgs", "gt"), ("im", "gt"))
+
+
+class Saliency(Sequence):
+    """The images of a saliency set with their masks; a file is read when its index is asked for.
+
+    | protocol | trains on | tests on |
+    |---|---|---|
+    | duts | DUTS-TR, whatever the set | all of the set; of DUTS, DUTS-TE |
+    | dis5k | DIS-TR, whatever the part | all of DIS-VD, DIS-TE1, ... |
+    | study | ECSSD 1-700 | ECSSD 701-1000 |
+
+    "duts" is how the tables of U²-Net were made, "dis5k" those of the DIS paper. "study" is ours, for those
+    who have no DUTS; what it gives must not be put beside the published rows.
+
+    Masks are cut at half (`read_mask`), those of PASCAL-S, which count how many of its observers marked an
+    object, at half of their largest value. The authors' training code keeps the grey values of soft edges.
+
+    Args:
+        dataset: "duts", "ecssd", "hku-is", "pascal-s", "dut-omron", "sod", "dis-vd", "dis-te1" ... "dis-te4".
+        split: "train" or "test".
+        root: the folder of the set that is read; default: where `store.find` finds it.
+        protocol: "duts", "dis5k" or "study".
+
+    Raises:
+        ValueError: for another name, a protocol that does not know the set, a part without images, or where
+            images and masks do not pair; names the files. When an index is asked for: if a file cannot be
+            read, or its sizes differ.
+        FileNotFoundError: if the set, or a folder of it, is not there.
+
+    Source: Qin et al., 2020, section 4.1; Qin et al., 2022, section 3.
+    """
+
+    def __init__(self, dataset: str, split: str, root: str | Path | None = None, protocol: str = "duts"):
+        for what, given, known in (
+            ("set", dataset, TESTS),
+            ("split", split, ("train", "test")),
+            ("protocol", protocol, PROTOCOLS),
+        ):
+            if given not in known:
+                raise ValueError(f"There is no saliency {what} {given!r}; there are {', '.join(known)}.")
+        training, tests = PROTOCOLS[protocol]
+        if dataset not in tests:
+            raise ValueError(f"The protocol {protocol!r} tests on {', '.join(tests)}, not on {dataset!r}.")
+        self.part = training if split == "train" else dataset
+        folder = store.find(PARTS[self.part].dataset) if root is None else Path(root)
+        self.files = {image.stem: (image, mask) for image, mask in paired(self.part, folder)}
+        if protocol == "study":
+            self.files = {
+                n: pair for n, pair in self.files.items() if (int(n) in STUDY) == (split == "train")
+            }
+        self.names = list(self.files)
+        if not self.names:
+            raise ValueError(f"The {split} split of {dataset} ({protocol}) has no image in {folder}.")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int | slice) -> Example | list[Example]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(len(self))[i]]
+        image, mask = self.files[self.names[i]]
+        return Example(
+            f"{self.part}-{self.names[i]}",
+            read_image(image),
+            read_mask(mask, graded=PARTS[self.part].dataset == "pascal-s"),
+        )
+
+
+def paired(part: str, root: Path) -> list[tuple[Path, Path]]:
+    """The files of a part, (image, mask) each, by name.
+
+    Raises:
+        FileNotFoundError: if `root` has none of the folders that the part may lie in.
+        ValueError: if an image has no mask, a mask no image, or two may be meant; names them.
+    """
+    _, *official = PARTS[part]
+    inner = official[0].split("/")[0] if PARTS[part].dataset in ("duts", "dis5k") else "."
+    layouts = [official, *([f"{inner}/{name}" for name in copy] for copy in COPIES)]
+    found = ([_folder(root, name) for name in layout] for layout in layouts)
+    folders = next((pair for pair in found if all(pair)), None)
+    if folders is None:
+        raise FileNotFoundError(
+            f"{root} has no folders {official[0]} and {official[1]}; is this copy of {part} as it came?"
+        )
+    problems: dict[str, list[str]] = {}
+    pairs = pair_files(
+        *(image_files(folder) for folder in folders),
+        lambda level, kind, file, text: problems.setdefault(kind, []).append(file),
+    )
+    if problems:
+        text = "; ".join(f"{kind}: {listed(files)}" for kind, files in problems.items())
+        raise ValueError(f"The files of {part} in {folders[0]} and {folders[1]} do not pair: {text}.")
+    return pairs
+
+
+def _folder(root: Path, name: str) -> Path | None:
+    """The folder of this name below `root`, whatever its case: copies mix `Image` and `image`."""
+    for part in Path(name).parts:
+        inside = (path for path in root.glob("*") if path.is_dir() and path.name.lower() == part.lower())
+        root = next(inside, None)
+        if root is None:
+            return None
+    return root
