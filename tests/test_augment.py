@@ -529,6 +529,21 @@ def test_image_normalisation():
     assert flat.isfinite().all() and flat.abs().max() < 1e-2
 
 
+def test_maximum_normalisation_divides_by_the_brightest_value_first():
+    """U-2-Net, data_loader.py, ToTensorLab with flag 0: image / max(image), then ImageNet's numbers."""
+    images = torch.rand(3, 3, 20, 30, generator=seeded()) * torch.tensor([0.2, 0.5, 1.0])[:, None, None, None]
+    images[2] = 0
+    out = normalise(images, "maximum")
+    for image, got in zip(images[:2].numpy().transpose(0, 2, 3, 1), out, strict=False):
+        image = image / np.max(image)
+        due = np.stack([(image[..., c] - m) / s for c, (m, s) in enumerate(zip(MEAN, STD, strict=True))])
+        torch.testing.assert_close(got, torch.tensor(due), rtol=0, atol=1e-5)
+    torch.testing.assert_close(out[2], normalise(images[2:], "imagenet")[0])  # black is not divided
+
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
 def test_unknown_normalisation_is_refused():
     with pytest.raises(ValueError, match=r"'imagnet'.*imagenet"):
         normalise(torch.rand(1, 3, 4, 4), "imagnet")

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from u2learn.losses import (
+    binary_cross_entropy,
     cross_entropy,
     cross_entropy_paddle,
     deep_supervision,
@@ -14,6 +15,7 @@ from u2learn.losses import (
     dice_mmseg1,
     dice_paddle2021,
     dice_paddle2022,
+    iou_loss,
     weighted_sum,
 )
 
@@ -292,3 +294,98 @@ def test_more_outputs_than_weights_are_refused():
     logits, label = random_example(3)
     with pytest.raises(ValueError, match=r"3 outputs.*2"):
         deep_supervision(cross_entropy, (1, 0.4))([logits] * 3, label)
+
+
+# --- saliency: one map of logits and a mask -----------------------------------------------------------------
+
+SALIENCY = {"bce": binary_cross_entropy, "iou": iou_loss}
+
+
+def salient_example(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(3, 1, 5, 4, generator=generator, dtype=torch.double)
+    return logits, (torch.rand(3, 1, 5, 4, generator=generator) < 0.4).double()
+
+
+def naive_saliency(name, logits, mask):
+    """The papers' formulas as a loop over single pixels, on plain numbers."""
+    images = []
+    for z, m in zip(logits.flatten(1).tolist(), mask.flatten(1).tolist(), strict=True):
+        p = [1 / (1 + math.exp(-v)) for v in z]
+        if name == "bce":
+            terms = [-(t * math.log(q) + (1 - t) * math.log(1 - q)) for q, t in zip(p, m, strict=True)]
+            images.append(sum(terms) / len(terms))
+        else:
+            both = sum(q * t for q, t in zip(p, m, strict=True))
+            either = sum(q + t - q * t for q, t in zip(p, m, strict=True))
+            images.append(1 - (both + 1) / (either + 1))
+    return sum(images) / len(images)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", SALIENCY)
+def test_saliency_losses_equal_a_loop_over_pixels(name, seed):
+    logits, mask = salient_example(seed)
+    assert SALIENCY[name](logits, mask).item() == pytest.approx(naive_saliency(name, logits, mask), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", SALIENCY)
+def test_gradients_of_saliency_losses_by_finite_differences(name):
+    logits, mask = salient_example()
+    assert torch.autograd.gradcheck(lambda x: SALIENCY[name](x, mask), logits.requires_grad_())
+
+
+def test_a_soft_mask_costs_least_at_its_own_value():
+    mask = torch.full((1, 1, 2, 2), 0.3)
+    costs = [binary_cross_entropy(torch.full((1, 1, 2, 2), p).logit(), mask).item() for p in (0.2, 0.3, 0.4)]
+    assert costs[1] < min(costs[0], costs[2])
+
+
+@pytest.mark.parametrize("name", SALIENCY)
+def test_saliency_losses_of_perfect_wrong_and_extreme_maps(name):
+    _, mask = salient_example()
+    sure = 200 * (2 * mask - 1)
+    assert SALIENCY[name](sure, mask).item() == pytest.approx(0, abs=1e-9)
+    assert SALIENCY[name](-sure, mask).item() > 0.8
+    wrong = (-1e4 * (2 * mask - 1)).float().requires_grad_()
+    loss = SALIENCY[name](wrong, mask.float())
+    loss.backward()
+    assert loss.isfinite() and wrong.grad.isfinite().all()
+
+
+def test_an_empty_mask_teaches_to_say_nothing():
+    """Without the 1s in both sums the loss is 1 and its gradient 0, whatever the network says."""
+    logits = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    loss = iou_loss(logits, torch.zeros(1, 1, 4, 4))
+    loss.backward()
+    assert loss.item() == pytest.approx(1 - 1 / 9) and (logits.grad > 0).all()
+    assert iou_loss(torch.full((1, 1, 4, 4), -50.0), torch.zeros(1, 1, 4, 4)).item() == pytest.approx(
+        0, abs=1e-6
+    )
+
+
+def test_iou_is_a_mean_over_images():
+    """A small object counts as much as a large one, which cross-entropy does not see."""
+    mask = torch.zeros(2, 1, 20, 20)
+    mask[0, :, :2, :2], mask[1, :, :, :10] = 1, 1
+    logits = 20 * (2 * mask - 1)
+    logits[0] = -20  # the small one is missed
+    assert iou_loss(logits, mask).item() == pytest.approx((1 - 1 / 5) / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", SALIENCY)
+@pytest.mark.parametrize(
+    ("logits", "mask", "words"),
+    [
+        (torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2), r"float32 \(1, 2, 2\)"),
+        (torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2, dtype=torch.int64), "int64"),
+        (torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2), r"\(1, 2, 2, 2\)"),
+        (torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 3, 2), r"\(1, 1, 3, 2\)"),
+        (torch.zeros(1, 1, 2, 2), 255 * torch.ones(1, 1, 2, 2), r"from 255 to 255.*0/255 mask"),
+        (torch.zeros(1, 1, 2, 2), -torch.ones(1, 1, 2, 2), r"from -1 to -1"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(name, logits, mask, words):
+    with pytest.raises(ValueError, match=words) as error:
+        SALIENCY[name](logits, mask)
+    assert "\n" not in str(error.value)

@@ -10,10 +10,11 @@ import torch
 
 from u2learn import recipes
 from u2learn.data.augment import Augmentation
-from u2learn.losses import cross_entropy, dice_mmseg0, dice_paddle2021
+from u2learn.losses import cross_entropy, dice_mmseg0, dice_paddle2021, iou_loss
 from u2learn.recipes import LOSSES, Recipe, get, names
 
 HEADS = {"fcn": "fcn", "psp": "psp", "deeplabv3": "aspp"}
+SIX = ("duts", "ecssd", "hku-is", "pascal-s", "dut-omron", "sod")
 CROPS = {"drive": (64, 42), "stare": (128, 85), "chase": (128, 85), "hrf": (256, 170)}
 
 
@@ -23,6 +24,9 @@ CROPS = {"drive": (64, 42), "stare": (128, 85), "chase": (128, 85), "hrf": (256,
 def test_names():
     due = {f"{s}-{head}-{loss}" for s in CROPS for head in HEADS for loss in ("ce", "ce-dice")}
     due |= {f"{s}-paddle" for s in CROPS} | {f"{s}-small" for s in (*CROPS, "synthetic")}
+    due |= {f"{s}-{net}" for s in SIX for net in ("u2net", "u2net-small")}
+    due |= {f"dis-{part}-u2net" for part in ("vd", "te1", "te2", "te3", "te4")}
+    due |= {"dis-vd-u2net-512", "dis-vd-u2net-1024", "ecssd-small", "objects-small", "thin-small"}
     assert set(names()) == due | {"cityscapes-fcn-ce", "cityscapes-paddle"}
     assert names() == sorted(names()) and all(get(name).name == name for name in names())
 
@@ -113,9 +117,77 @@ def test_rows_of_cityscapes():
     assert (paddle.batch, paddle.loss, paddle.augmentation.flips) == (4, "paddle-ce", "h")
 
 
+@pytest.mark.parametrize("dataset", SIX)
+@pytest.mark.parametrize("model", ["u2net", "u2net_small"])
+def test_rows_of_the_u2net_paper(dataset, model):
+    """U-2-Net: u2net_train.py and data_loader.py, and its author's answers."""
+    it = get(f"{dataset}-{model.replace('_', '-')}")
+    due = {
+        "dataset": dataset,
+        "split": "duts",
+        "model": model,
+        "model_options": {},
+        "num_classes": 1,
+        "side": 0,
+        "square": 320,
+        "crop": (288, 288),
+        "normalisation": "maximum",
+        "augmentation": Augmentation(scale=(1, 1), rotate=0, flips="hv", flip_v=0.5, jitter=0),
+        "batch": 12,
+        "loss": "u2net",
+        "optimiser": "adam",
+        "learning_rate": 1e-3,
+        "weight_decay": 0.0,
+        "ema": 0.0,
+        "iterations": 600_000,
+        "window": None,
+        "flips": "",
+        "scales": (1.0,),
+        "seed": 0,
+    }
+    assert {name: getattr(it, name) for name in due} == due
+    assert {it.rate(i) for i in (0, 1, 12_345, 599_999)} == {1e-3}  # no schedule
+    assert it.iterations * it.batch / 21_106 == pytest.approx(341, abs=1)  # epochs of the doubled DUTS-TR
+
+
+def test_rows_of_the_dis_paper_train_on_dis_tr():
+    """At 320 the network's own recipe; on larger inputs batches of 8, whole, flipped left-right (IS-Net)."""
+    for part in ("vd", "te1", "te2", "te3", "te4"):
+        it, own = get(f"dis-{part}-u2net"), get("duts-u2net")
+        assert it == dataclasses.replace(own, name=it.name, dataset=f"dis-{part}", split="dis5k")
+    for side in (512, 1024):
+        it = get(f"dis-vd-u2net-{side}")
+        changes = {
+            "square": side, "crop": (side, side), "batch": 8, "augmentation": Augmentation(flips="h"),
+            "iterations": 100_000,
+        }  # fmt: skip
+        assert it == dataclasses.replace(get("dis-vd-u2net"), name=it.name, **changes)
+
+
+def test_tests_on_several_sets_share_one_training():
+    for model in ("u2net", "u2net-small"):
+        for dataset in SIX:
+            assert get(f"{dataset}-{model}", seed=3).for_training() == get(f"duts-{model}", seed=3)
+    assert get("dis-te4-u2net").for_training() == get("dis-vd-u2net")
+    for name in ("ecssd-small", "objects-small", "drive-small", "dis-vd-u2net-1024", "cityscapes-paddle"):
+        assert get(name).for_training() == get(name)
+
+
+def test_our_own_for_saliency():
+    for name, square, crop in (("ecssd", 320, 288), ("objects", 64, 64), ("thin", 192, 160)):
+        it = get(f"{name}-small")
+        assert (it.model, it.num_classes, it.square, it.crop) == ("u2net_small", 1, square, (crop, crop))
+        assert (it.loss, it.optimiser, it.split, it.dataset) == ("bce-iou", "adamw", "study", name)
+        assert it.batch > get("ecssd-u2net-small").batch and it.iterations <= 3000
+    assert get("ecssd-small").model_options == {} and get("ecssd-small").ema > 0  # the full U²-Net†
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
+        ("duts-u2net", 44_009_869),
+        ("ecssd-u2net-small", 1_131_181),
+        ("ecssd-small", 1_131_181),
         ("cityscapes-fcn-ce", 29_062_886),
         ("cityscapes-paddle", 13_406_227),
         ("drive-fcn-ce", 29_060_676),
@@ -129,7 +201,7 @@ def test_parameters_of_their_models(name, parameters):
         assert sum(p.numel() for p in get(name).build_model().parameters()) == parameters
 
 
-def test_small_recipes_differ_in_the_data_only():
+def test_small_retinal_recipes_differ_in_the_data_only():
     one = dataclasses.asdict(get("drive-small"))
     for dataset in ("stare", "chase", "hrf", "synthetic"):
         other = dataclasses.asdict(get(f"{dataset}-small"))
@@ -175,6 +247,17 @@ def test_losses_of_the_tables():
     )
 
 
+def test_losses_of_saliency():
+    """The published one: seven terms with a weight of 1 each. Ours: the soft IoU beside each."""
+    generator = torch.Generator().manual_seed(0)
+    outputs = [torch.randn(2, 1, 6, 6, generator=generator) for _ in range(7)]
+    mask = torch.randint(0, 2, (2, 1, 6, 6), generator=generator).float()
+    bce = [torch.nn.BCELoss()(x.sigmoid(), mask).item() for x in outputs]  # as the authors wrote it
+    assert LOSSES["u2net"](outputs, mask).item() == pytest.approx(sum(bce), rel=1e-5)
+    iou = sum(iou_loss(x, mask).item() for x in outputs)
+    assert LOSSES["bce-iou"](outputs, mask).item() == pytest.approx(sum(bce) + iou, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", recipes._catalogue())
 def test_every_recipe_has_a_loss_for_all_outputs_of_its_model(name):
     it = get(name)
@@ -182,6 +265,7 @@ def test_every_recipe_has_a_loss_for_all_outputs_of_its_model(name):
         model = it.build_model().train()
         outputs = model(torch.empty(it.batch, 3, *it.crop))
     label = torch.randint(0, 2, (1, 8, 8))
+    label = label[:, None].float() if it.num_classes == 1 else label
     loss = LOSSES[it.loss]([torch.randn(1, it.num_classes, 8, 8) for _ in outputs], label)
     assert loss.isfinite()
     assert [x.shape for x in outputs] == [(it.batch, it.num_classes, *it.crop)] * len(outputs)
@@ -249,7 +333,7 @@ CHANGES = {
     "num_classes": 3, "side": 100, "normalisation": "half", "crop": (32, 32), "batch": 3, "loss": "ce",
     "augmentation": Augmentation(rotate=1), "optimiser": "sgd", "learning_rate": 0.5, "final_rate": 0.5,
     "weight_decay": 0.5, "warm_up": 0.3, "ema": 0.9, "iterations": 77, "window": (9, 9), "stride": (5, 5),
-    "flips": "h", "scales": (0.5, 1.0), "evaluations": 3, "seed": 1,
+    "flips": "h", "scales": (0.5, 1.0), "evaluations": 3, "seed": 1, "square": 64,
 }  # fmt: skip
 
 
@@ -315,6 +399,27 @@ def test_flips_that_there_are_not_are_refused():
     get("drive-small", crop=(32, 64), augmentation=Augmentation(flips="hv"))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"square": 0},
+        {"square": 280},
+        {"side": 300},
+        {"augmentation": Augmentation(rotate=5)},
+        {"augmentation": Augmentation(scale=(0.9, 1.2))},
+        {"flips": "h"},
+        {"scales": (1.0, 1.5)},
+        {"window": (64, 64)},
+    ],
+)
+def test_what_makes_no_sense_for_saliency_is_refused(changes):
+    """Windows that reach over a border have pixels without a truth; its test takes whole images."""
+    with pytest.raises(ValueError, match="saliency recipe") as error:
+        get("ecssd-small", **changes)
+    assert "\n" not in str(error.value)
+    get("ecssd-small", augmentation=Augmentation(scale=(1.0, 1.5), flips="hvt"))
+
+
 @pytest.mark.parametrize("scales", [(), (0.0,), (1.0, -0.5)])
 def test_scales_are_factors_above_zero(scales):
     with pytest.raises(ValueError, match="scales") as error:
@@ -355,6 +460,26 @@ def test_synthetic_images_need_no_files(monkeypatch, tmp_path):
     assert len(train) == len(test) == 20
     assert train[0].image.shape == (3, *train[0].label.shape)
     assert not set(train.seeds) & set(test.seeds)
+
+
+@pytest.mark.parametrize("name", ["objects", "thin"])
+def test_drawn_things_have_the_size_at_which_they_are_seen(name):
+    it = get(f"{name}-small")
+    train, test = it.examples("train"), it.examples("test")
+    assert (len(train), len(test)) == (800, 100) and not set(train.seeds) & set(test.seeds)
+    assert train[0].image.shape == (3, it.square, it.square) and train[0].name.startswith(name[:4])
+
+
+def test_photographs_come_from_the_set_that_the_protocol_says(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(recipes.saliency, "Saliency", lambda *args, **kwargs: asked.append((args, kwargs)))
+    for name, part in (("sod-u2net", "test"), ("dis-te1-u2net", "train"), ("ecssd-small", "test")):
+        get(name).examples(part)
+    assert asked == [
+        (("sod", "test"), {"protocol": "duts"}),
+        (("dis-te1", "train"), {"protocol": "dis5k"}),
+        (("ecssd", "test"), {"protocol": "study"}),
+    ]
 
 
 def test_missing_data_is_said_in_a_sentence(monkeypatch, tmp_path):

@@ -55,6 +55,12 @@ def example(seed):
 
 
 def recipe(optimiser, ema):
+    if optimiser == "adam":  # saliency: one class, masks, squeezed images
+        return Recipe(
+            "killed", "objects", "with_dropout", num_classes=1, square=28, normalisation="maximum",
+            crop=(20, 20), batch=3, loss="bce-iou", optimiser="adam", ema=ema, iterations=24, evaluations=4,
+            augmentation=Augmentation(flips="hvt", max_share=0.75),
+        )
     all_kinds = {"rotate": 20, "flips": "hvt", "max_share": 0.75, "photometric": "paddleseg", "jitter": 0.1}
     return Recipe(
         "killed", "synthetic", "with_dropout", optimiser=optimiser, ema=ema, loss="ce-dice", batch=3,
@@ -189,7 +195,7 @@ class Trainer:
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork"), reason="processes are forked and killed as on Linux and macOS"
 )
-VARIANTS = [("sgd", 0.0), ("sgd", 0.9), ("adamw", 0.0), ("adamw", 0.9)]
+VARIANTS = [("sgd", 0.0), ("sgd", 0.9), ("adamw", 0.0), ("adamw", 0.9), ("adam", 0.9)]
 MOMENTS = [
     ("half a recipe", 1),
     ("half a checkpoint", 1),
@@ -247,7 +253,7 @@ def test_the_uninterrupted_run_is_a_training(uninterrupted):
     )
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=["sgd", "sgd-ema", "adamw", "adamw-ema"])
+@pytest.mark.parametrize("variant", VARIANTS, ids=["sgd", "sgd-ema", "adamw", "adamw-ema", "saliency"])
 def test_killed_at_random_moments(trainer, uninterrupted, variant, tmp_path):
     """At least four kills at random times in one run, while it saves every other iteration."""
     folders, seconds = uninterrupted

@@ -327,6 +327,114 @@ def test_side_shrinks_images_before_training():
     assert labels.float().mean() == pytest.approx(CROSSES[0].label.mean(), abs=0.06)
 
 
+# --- saliency -----------------------------------------------------------------------------------------------
+
+
+def salient(**changes) -> Recipe:
+    """A narrow U²-Net† on drawn things: one class, seven outputs."""
+    settings = {
+        "model_options": {"mid": 4, "out": 4},
+        "num_classes": 1,
+        "square": 40,
+        "normalisation": "maximum",
+        "crop": (40, 40),
+        "batch": 4,
+        "loss": "bce-iou",
+        "optimiser": "adamw",
+        "learning_rate": 0.02,
+        "final_rate": 0.0,
+        "iterations": 40,
+        "evaluations": 2,
+    }
+    return Recipe("salient", "objects", "u2net_small", **(settings | changes))
+
+
+def disc(seed: int, size=(40, 40)) -> Example:
+    """A bright disc on noise, somewhere."""
+    rng = np.random.default_rng(seed)
+    y, x = rng.uniform(0.3, 0.7, 2) * size
+    label = (np.hypot(*(np.indices(size) - np.array([y, x])[:, None, None])) < 0.2 * min(size)).astype(
+        np.uint8
+    )
+    return Example(f"disc-{seed}", (rng.integers(0, 90, (3, *size)) + 120 * label).astype(np.uint8), label)
+
+
+DISCS, OTHERS = [disc(s) for s in range(8)], [disc(s) for s in range(100, 104)]
+
+
+def test_saliency_is_learnt_by_the_same_loop(tmp_path):
+    model = run(tmp_path, salient(), DISCS, OTHERS)
+    log = read_log(tmp_path)
+    assert [line["iteration"] for line in log] == [20, 40]
+    assert log[-1]["max_f"] > 0.9 and log[-1]["mae"] < 0.15 and log[-1]["loss"] < log[0]["loss"]
+    assert log[-1]["max_f"] == evaluate(model, salient(), OTHERS).result()["max_f"]
+    assert not {"weighted_f", "relaxed_f", "hce"} & set(log[-1])  # nothing that takes time or libraries
+    loaded, recipe = load_model(tmp_path)
+    assert recipe == salient() and same(dict(loaded.state_dict()), dict(model.state_dict()))
+
+
+def test_its_score_is_that_of_maps_at_the_images_own_size(tmp_path):
+    """Images of any shape, squeezed for the network, scored as they are."""
+    from u2learn import saliency
+    from u2learn.metrics.saliency import score_saliency
+
+    tests = [disc(1, (30, 50)), disc(2, (61, 44))]
+    model = run(tmp_path, salient(iterations=4, evaluations=1), [*DISCS[:3], disc(9, (25, 70))], tests)
+    maps = [(saliency(model, e.image, side=40), e.label) for e in tests]
+    due = score_saliency(maps, normalise="maximum", also=())
+    assert read_log(tmp_path)[-1]["max_f"] == due["max_f"] and read_log(tmp_path)[-1]["mae"] == due["mae"]
+
+
+def test_masks_are_float_with_a_channel_and_images_of_any_shape_are_one_size():
+    data = TrainingData(salient(crop=(36, 36)), [disc(1), disc(2, (30, 50)), disc(3, (61, 44))], "cpu")
+    assert data.images.shape == (3, 3, 40, 40) and data.labels.shape == (3, 40, 40)
+    images, masks = data.batch(0)
+    assert images.shape == (4, 3, 36, 36) and masks.shape == (4, 1, 36, 36)
+    assert masks.dtype == torch.float32 and set(masks.unique().tolist()) == {0, 1}
+
+
+def test_squeezing_reads_single_points_as_scikit_image_does():
+    """RescaleT of U-2-Net: skimage.transform.resize without averaging, the mask in order 0."""
+    transform = pytest.importorskip("skimage.transform")
+    for size in ((37, 61), (20, 20), (128, 90), (40, 40)):
+        one = disc(5, size)
+        image, label = training.squeezed(torch.as_tensor(one.image), torch.as_tensor(one.label), 40)
+        rgb = one.image.transpose(1, 2, 0) / 255
+        due = transform.resize(rgb, (40, 40), mode="constant", anti_aliasing=False)
+        assert np.abs(image.numpy().transpose(1, 2, 0) - 255 * due).max() <= 0.51  # kept as whole grey levels
+        due = transform.resize(
+            one.label, (40, 40), mode="constant", order=0, preserve_range=True, anti_aliasing=False
+        )
+        assert np.array_equal(label.numpy(), due), size
+
+
+def test_windows_are_divided_by_their_own_maximum_after_the_cut():
+    """One image, dark but for its left edge: a window without that edge is stretched to 1 all the same."""
+    image = np.full((3, 40, 40), 50, np.uint8)
+    image[:, :, :9] = 255
+    example = Example("edge", image, np.eye(40, dtype=np.uint8))
+    data = TrainingData(salient(crop=(20, 20), augmentation=Augmentation(), batch=16), [example], "cpu")
+    images, _ = data.batch(0)
+    brightest = (images * torch.tensor([0.229, 0.224, 0.225])[:, None, None]).amax((2, 3))
+    top = brightest + torch.tensor([0.485, 0.456, 0.406])
+    torch.testing.assert_close(top, torch.ones_like(top))
+    darkest = [x.min().item() for x in images]
+    assert max(darkest) - min(darkest) > 1  # where the edge is inside, the rest is darker
+
+
+def test_adam_is_the_published_one(tmp_path):
+    state = Run(salient(optimiser="adam", learning_rate=1e-3, weight_decay=0.0), tmp_path, "cpu")
+    (group,) = state.optimiser.param_groups
+    assert type(state.optimiser) is torch.optim.Adam
+    assert (group["betas"], group["eps"], group["weight_decay"], group["amsgrad"]) == (
+        (0.9, 0.999),
+        1e-8,
+        0,
+        False,
+    )
+    assert len(group["params"]) == len(list(state.model.parameters()))
+
+
 # --- what is refused ----------------------------------------------------------------------------------------
 
 
