@@ -759,7 +759,7 @@ def test_hce_steps_show_what_is_counted():
     counts = (pred & ~mask).sum(), (mask & ~pred).sum(), steps.remove.region.sum(), steps.fill.region.sum()
     assert f"{counts[0]:,} false alarms and {counts[1]:,} missed" in titles
     assert f"worth mending: {counts[2]:,} and {counts[3]:,} pixels" in titles
-    assert f"HCE = {steps.total}: {steps.remove.cost} clicks to remove, {steps.fill.cost} to fill" in titles
+    assert f"HCE = {steps.total} clicks: {steps.remove.cost} to remove, {steps.fill.cost} to fill" in titles
 
     def of(picture, role):
         return (picture == tuple(bytes.fromhex(show.COLOURS[role][1:]))).all(-1)

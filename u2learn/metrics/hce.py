@@ -56,11 +56,11 @@ def corrections(found: np.ndarray, mask: np.ndarray, relax: int = 5, epsilon: fl
     core = cv2.erode((found | mask).view(np.uint8), cross, iterations=relax).view(bool)
 
     def thick(errors: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """The errors that reach into the core, grown back to their full shape but never over `other`."""
+        """The errors that reach into the core, grown back but never over `other` (nor out of the union)."""
         grown = errors & core
         for _ in range(relax):
             grown = cv2.dilate(grown.view(np.uint8), cross).view(bool) & ~other
-        return grown & errors
+        return grown
 
     remove = thick(false_alarm, mask)
     fill = thick(miss, found) | (morphology.skeletonize(mask) & ~hit)  # thin parts have no core, but a bone

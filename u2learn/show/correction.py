@@ -31,7 +31,7 @@ def hce_steps(pred: Any, mask: Any, relax: int = 5, epsilon: float = 2.0) -> Any
     figure, axes = figure_of(WIDTH, rows * (WIDTH / columns * h / w + 0.5), rows, columns)
     errors = f"{steps.false_alarm.sum():,} false alarms\nand {steps.miss.sum():,} missed pixels"
     left = f"worth mending: {steps.remove.region.sum():,}\nand {steps.fill.region.sum():,} pixels"
-    clicks = f"HCE = {steps.total}: {steps.remove.cost} clicks\nto remove, {steps.fill.cost} to fill"
+    clicks = f"HCE = {steps.total} clicks: {steps.remove.cost}\nto remove, {steps.fill.cost} to fill"
     core = f"core: more than {relax} pixels\ninside of the union"
     pictures = {errors: _errors(steps), core: _core(steps), left: _left(steps), clicks: _left(steps)}
     for axis, (title, picture) in zip(axes.flat, pictures.items(), strict=True):
