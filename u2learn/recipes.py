@@ -244,7 +244,7 @@ def _catalogue() -> dict[str, Recipe]:
     recipes += [_u2net_at("dis-vd", side) for side in (512, 1024)]
     recipes += [_economical("ecssd", 320, 288, batch=32, learning_rate=0.004, iterations=3000, ema=0.998)]
     narrow = {"model_options": {"mid": 16, "out": 16}, "batch": 16}
-    recipes += [_economical("objects", 64, 64, learning_rate=0.03, iterations=180, evaluations=2, **narrow)]
+    recipes += [_economical("objects", 64, 64, learning_rate=0.03, iterations=200, evaluations=2, **narrow)]
     recipes += [_economical("thin", 192, 160, learning_rate=0.02, iterations=600, evaluations=3, **narrow)]
     return {recipe.name: recipe for recipe in recipes}
 

@@ -344,7 +344,7 @@ def salient(seed: int, size: tuple[int, int] = (320, 320), thin: bool = False) -
     y, x = (axis.astype(np.float32) / min(size) for axis in np.mgrid[:h, :w])
     behind = [colour(rng)]
     behind += [np.clip(behind[0] + rng.normal(0, 0.13, 3), 0, 1), colour(rng)]
-    apart = rng.uniform(0.12, 0.32)  # some things are hard to tell from what is behind them
+    apart = rng.uniform(0.15, 0.35)  # some things are hard to tell from what is behind them
     first = other_colour(rng, behind, apart)
     paints = [first, np.clip(first + rng.normal(0, 0.12, 3), 0, 1)]
     paints += [other_colour(rng, [*behind, first], apart / 2) for _ in range(2)]
@@ -354,7 +354,7 @@ def salient(seed: int, size: tuple[int, int] = (320, 320), thin: bool = False) -
     make = (WIRES if thin else THINGS)[rng.integers(len(WIRES if thin else THINGS))]
     share = np.zeros(size, np.float32)
     for k in range(count):
-        scale = rng.uniform(0.3, 0.46) if thin else rng.uniform(0.22, 0.52) / count**0.5
+        scale = rng.uniform(0.3, 0.46) if thin else rng.uniform(0.22, 0.46) / count**0.5
         spread = np.array([w, h]) / min(size)
         middle = spread * ((k + 0.5) / count if count > 1 else 0.5, 0.5) + rng.normal(0, 0.06, 2)
         parts = placed(rng, make(rng), middle, scale, rng.normal(0, 0.25))
