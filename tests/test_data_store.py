@@ -458,7 +458,7 @@ def test_a_missing_set_says_what_to_do(root):
     (root / "DRIVE").mkdir(parents=True)  # an empty folder is no set
     with pytest.raises(MissingDataset):
         store.find("drive")
-    with pytest.raises(ValueError, match="no data set 'drivel'; there are drive, stare, chase, hrf, city"):
+    with pytest.raises(ValueError, match="no data set 'drivel'; there are drive, stare, chase, hrf, u2net"):
         store.find("drivel")
 
 
@@ -478,7 +478,7 @@ def test_available_lists_every_set_with_what_is_here(publish, root):
     publish({"toy.zip": b""})
     put(root / "toy", CONTENT)
     lines = {check.dataset.name: str(check) for check in store.available()}
-    assert list(lines) == ["drive", "stare", "chase", "hrf", "cityscapes", "toy"]
+    assert list(lines) == ["drive", "stare", "chase", "hrf", "u2net-demo", "cityscapes", "toy"]
     assert (
         lines["toy"].startswith("toy: complete") and "not here; run `u2learn data fetch hrf`" in lines["hrf"]
     )
@@ -504,3 +504,83 @@ def test_the_table_of_sets_is_whole():
         for archive in dataset.archives:
             assert all(address.startswith("https://") for address in archive.addresses)
             assert archive.sha256 is None or len(bytes.fromhex(archive.sha256)) == 32
+
+
+# --- weights that others trained ----------------------------------------------------------------------------
+
+WEIGHTS = bytes(range(256)) * 300
+
+
+@pytest.fixture
+def offer(server, monkeypatch):
+    """Makes weights "toy" that these addresses of the server should give."""
+
+    def offer(*paths, content=WEIGHTS):
+        digest = hashlib.sha256(content).hexdigest()
+        addresses = tuple(server.address(path) + "#/toy.pth" for path in paths)
+        monkeypatch.setitem(store.WEIGHTS, "toy", Archive(addresses, sha256=digest))
+
+    return offer
+
+
+def test_weights_are_fetched_once_and_checked_every_time(server, offer, root):
+    offer("download?id=7")
+    server.files["download?id=7"] = WEIGHTS
+    path = store.fetch_weights("toy", progress=False)
+    assert path == root / "weights" / "toy.pth" and path.read_bytes() == WEIGHTS
+    assert store.fetch_weights("toy", progress=False) == path
+    assert [asked for asked, _ in server.requests] == ["/download?id=7"]  # the fragment stays at home
+    path.write_bytes(b"another" + WEIGHTS)
+    with pytest.raises(ValueError, match=r"toy\.pth has the SHA-256"):
+        store.fetch_weights("toy", progress=False)
+    assert store.fetch_weights("toy", progress=False).read_bytes() == WEIGHTS  # it was put aside
+
+
+def test_a_cut_download_of_weights_goes_on(server, offer):
+    offer("w")
+    server.files["w"] = WEIGHTS
+    server.cuts = [1000, 5000]
+    assert store.fetch_weights("toy", progress=False).read_bytes() == WEIGHTS
+    assert [span for _, span in server.requests] == [None, "bytes=1000-", "bytes=6000-"]
+
+
+def test_weights_put_there_by_hand_need_no_address(server, offer, root):
+    offer("w")
+    (root / "weights").mkdir(parents=True)
+    (root / "weights" / "toy.pth").write_bytes(WEIGHTS)
+    assert store.fetch_weights("toy", progress=False) == root / "weights" / "toy.pth"
+    assert not server.requests
+
+
+@pytest.mark.parametrize("first", [b"<!DOCTYPE html>Quota exceeded", None], ids=["a page", "nothing"])
+def test_an_address_that_gives_another_file_is_as_good_as_dead(server, offer, first):
+    offer("first", "second")
+    server.files |= {"second": WEIGHTS} | ({"first": first} if first else {})
+    assert store.fetch_weights("toy", progress=False).read_bytes() == WEIGHTS
+
+
+def test_dead_addresses_of_weights_say_where_to_put_the_file(server, offer, root):
+    offer("first", "second")
+    server.files["first"] = b"<!DOCTYPE html>Quota exceeded"
+    with pytest.raises(ConnectionError) as error:
+        store.fetch_weights("toy", progress=False)
+    message = str(error.value)
+    assert "by hand" in message and str(root / "weights" / "toy.pth") in message and "\n" not in message
+    assert "SHA-256" in message and "404" in message  # what was wrong with each
+    assert not (root / "weights" / "toy.pth").exists()
+
+
+def test_weights_that_nobody_knows_are_named_with_those_that_there_are():
+    with pytest.raises(KeyError, match=r"'u3net'; there are u2net, u2net_small"):
+        store.fetch_weights("u3net")
+
+
+def test_the_authors_files_are_known_by_their_published_checksums():
+    known = {name: (archive.name, archive.sha256) for name, archive in store.WEIGHTS.items()}
+    assert known == {
+        "u2net": ("u2net.pth", "10025a17f49cd3208afc342b589890e402ee63123d6f2d289a4a0903695cce58"),
+        "u2net_small": ("u2netp.pth", "e7567cde013fb64813973ce6e1ecc25a80c05c3ca7adbc5a54f3c3d90991b854"),
+    }
+    for archive in store.WEIGHTS.values():
+        assert all(address.startswith("https://") for address in archive.addresses)
+        assert {address.rpartition("#/")[2] for address in archive.addresses} == {archive.name}

@@ -496,5 +496,5 @@ def test_models_without_official_weights_say_so(build, tmp_path):
     with torch.device("meta"):
         model = build()
     for call in (to_official, lambda m: load_official(m, tmp_path / "w.pth")):
-        with pytest.raises(ValueError, match=r"No official weights.*unet_s5_d16.*unet_paddle"):
+        with pytest.raises(ValueError, match=r"No official weights.*unet_s5_d16.*unet_paddle.*u2net"):
             call(model)

@@ -65,6 +65,9 @@ def train(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
+    if options.maps:
+        compare_maps(options)
+        return
     if (options.folder is None) == (options.weights is None) or bool(options.weights) != bool(options.recipe):
         raise ValueError(
             "evaluate takes a run's folder, or else --weights with the --recipe to test them by."
@@ -97,6 +100,20 @@ def evaluate_official(options: argparse.Namespace) -> None:
         print(f"Written: {results.write_record(f'{recipe.name}-official', record)}")
 
 
+def compare_maps(options: argparse.Namespace) -> None:
+    """U²-Net's weights beside the maps that its authors made with them."""
+    if options.folder or options.recipe or options.record or options.export:
+        raise ValueError("--maps compares pictures and goes with --weights alone, or with nothing else.")
+    load = inference.load_model if options.weights else inference.pretrained
+    model, _ = load(options.weights or options.maps)
+    differences = results.compare_maps(model, options.maps)
+    print(f"{'difference in grey levels':32}{'mean':>8}{'largest':>9}")
+    for name, (mean, largest) in differences.items():
+        print(f"{name:32}{mean:8.2f}{largest:9.0f}")
+    worst = [max(column) for column in zip(*differences.values(), strict=True)]
+    print(f"{f'worst of {len(differences)}':32}{worst[0]:8.2f}{worst[1]:9.0f}")
+
+
 def predict(options: argparse.Namespace) -> None:
     if not 0 <= options.threshold <= 1:
         raise ValueError(f"A threshold is a probability, between 0 and 1, not {options.threshold}.")
@@ -110,11 +127,14 @@ def predict(options: argparse.Namespace) -> None:
     model, recipe = inference.load_model(options.weights) if options.weights else inference.pretrained()
     options.output.mkdir(parents=True, exist_ok=True)
     for path in options.images:
-        probabilities = inference.segment(model, pairs.read_image(path), recipe)  # (K, H, W)
-        if recipe.num_classes > 2:
-            maps = {"classes": probabilities.argmax(0)}
+        image = pairs.read_image(path)
+        if recipe is None:  # a U²-Net of its authors
+            salient = inference.saliency(model, image)
+            maps = {"saliency": (salient * 255).round(), "mask": (salient > options.threshold) * 255}
+        elif recipe.num_classes > 2:
+            maps = {"classes": inference.segment(model, image, recipe).argmax(0)}
         else:
-            vessel = probabilities[1]
+            vessel = inference.segment(model, image, recipe)[1]
             maps = {"probability": vessel * 255, "mask": (vessel > options.threshold) * 255}
         for ending, picture in maps.items():  # (H, W)
             target = options.output / f"{path.stem}-{ending}.png"
@@ -256,6 +276,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--recipe", choices=recipes.names(), metavar="RECIPE", help="whose test the weights take"
     )
+    sub.add_argument(
+        "--maps",
+        choices=sorted(store.WEIGHTS),
+        help="compare with the maps that U²-Net's authors published; without --weights, theirs are fetched",
+    )
     sub.add_argument("--record", action="store_true", help="also write the record into results/")
     sub.add_argument(
         "--export", type=Path, help="also write the weights alone, with their recipe, to this file"
@@ -265,16 +290,19 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "predict",
         predict,
-        "segment photographs: vessels with the net that ships, class ids with one of many classes",
-        "u2learn predict eye.jpg --output maps",
+        "segment photographs: vessels with the net that ships, class ids with one of many classes, what "
+        "stands out with a U²-Net of its authors",
+        "u2learn predict eye.jpg --output maps; u2learn predict photo.jpg --weights u2netp.pth",
     )
     sub.add_argument("images", type=Path, nargs="+", help="photographs")
     sub.add_argument(
-        "--weights", type=Path, help="a run's folder or a weights file (default: the one that ships)"
+        "--weights",
+        type=Path,
+        help="a run's folder, a weights file of ours or U²-Net's .pth (default: the one that ships)",
     )
     sub.add_argument("--output", type=Path, default=Path(), help="folder for the maps (default: here)")
     sub.add_argument(
-        "--threshold", type=float, default=0.5, help="vessel where the probability is above (default 0.5)"
+        "--threshold", type=float, default=0.5, help="in the mask where the map is above (default 0.5)"
     )
 
     sub = command(

@@ -1,17 +1,21 @@
 """From a model's logits to a prediction for a whole image: sliding window, flips, scales, any size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from u2learn.data.augment import normalise, resize, shrunk_size
+from u2learn.data.augment import normalisation, normalise, resize, shrunk_size
 from u2learn.data.pairs import Example
+from u2learn.data.store import WEIGHTS, fetch_weights
 from u2learn.metrics.overlap import ClassScores, OverlapScores
+from u2learn.models.official import load_u2net
 from u2learn.models.weights import part, read_tensors, write_tensors
 from u2learn.recipes import VIEWS, Recipe
 
@@ -99,9 +103,7 @@ def predict(
     if not scales or min(scales) <= 0:
         raise ValueError(f"scales are factors of the image's size above 0, at least one, not {scales}.")
     native, total, count = image.shape[1:], 0, 0
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with evaluating(model):
         for scale in scales:
             size = [max(1, int(side * scale + 0.5)) for side in native]
             scaled = _resize(image, size)  # (3, h, w)
@@ -112,10 +114,19 @@ def predict(
                 logits = slide(model, turn(scaled, view), windows[turned], strides[turned])
                 logits = turn(logits, view[::-1])  # (K, h, w)
                 total, count = total + _resize(logits, native).softmax(dim=0), count + 1
+    return total / count
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every module is in the mode in which it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return total / count
 
 
 def turn(maps: Tensor, view: str) -> Tensor:
@@ -148,6 +159,46 @@ def segment(model: nn.Module, image: Tensor | np.ndarray, recipe: Recipe) -> Ten
     return resize(probabilities, size)
 
 
+@torch.no_grad()
+def saliency(
+    model: nn.Module, image: Tensor | np.ndarray, as_published: bool = True, side: int = 320
+) -> Tensor:
+    """What stands out in a photograph, uint8 (3, H, W): float (H, W) in [0, 1], of a model with one map.
+
+    The photograph is squeezed to `side` x `side` pixels, divided by its own maximum and normalised; a grey
+    one, (1, H, W), by the numbers of red. As published, it is read at single points, and the map is stretched
+    from 0 to 1 and cut to 8 bits before it is enlarged. With as_published=False pixels that fall together are
+    averaged, and the map is the network's probability: where nothing stands out, it stays dark. A black
+    photograph is not divided, and a map without contrast is 0 instead of stretched.
+
+    Raises:
+        ValueError: not a uint8 image of three channels or one, or a model of several classes.
+
+    Source: U-2-Net, data_loader.py (RescaleT, ToTensorLab with flag 0) and u2net_test.py.
+    """
+    image = torch.as_tensor(image)
+    if image.dtype != torch.uint8 or image.ndim != 3 or len(image) not in (1, 3):
+        raise ValueError(
+            f"saliency takes a uint8 image (3, H, W) or (1, H, W), got {image.dtype} {tuple(image.shape)}."
+        )
+    size, device = image.shape[1:], next(model.parameters()).device
+    x = image.cpu().double() / 255
+    x = _read_points(x, (side, side)) if as_published else resize(x, (side, side))  # (C, h, w)
+    x = x / x.max() if x.max() > 0 else x
+    mean, std = (value[0, : len(x)].cpu() for value in normalisation(x[None], "imagenet"))  # (C, 1, 1)
+    x = ((x - mean) / std).float().expand(3, -1, -1).to(device)
+    with evaluating(model):
+        logits = model(x[None])[0]  # (1, 1, h, w)
+    if logits.shape[1] != 1:
+        raise ValueError(f"saliency takes a model with one map; this one has {logits.shape[1]} classes.")
+    p = logits[0, 0].sigmoid().float().cpu()
+    if not as_published:
+        return resize(p[None], size)[0]
+    p = (p - p.min()) / (p.max() - p.min()) if p.max() > p.min() else torch.zeros_like(p)
+    grey = Image.fromarray((p * 255).byte().numpy()).resize(size[::-1], Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(grey)) / 255
+
+
 def evaluate(
     model: nn.Module, recipe: Recipe, examples: Sequence[Example], progress: bool = False
 ) -> OverlapScores | ClassScores:
@@ -168,14 +219,19 @@ def save_model(path: str | Path, model: nn.Module, recipe: Recipe) -> None:
     write_tensors(Path(path), tensors, {"recipe": recipe.to_json()})
 
 
-def load_model(path: str | Path) -> tuple[nn.Module, Recipe]:
+def load_model(path: str | Path) -> tuple[nn.Module, Recipe | None]:
     """A trained model in eval mode, with its recipe, from a run folder or a weights file of ours.
+
+    Or the U²-Net in a .pth of its authors. Such a file tells nothing of a recipe, which is None: `saliency`
+    tests as they did.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
-        ValueError: the file is cut short, or holds no weights of u2learn.
+        ValueError: the file is cut short, or holds no weights of u2learn and no U²-Net.
     """
     path = Path(path)
+    if path.suffix == ".pth":
+        return load_u2net(path).eval().to(memory_format=torch.channels_last), None
     path = path / "checkpoint.safetensors" if path.is_dir() else path
     tensors, metadata = read_tensors(path)
     if "recipe" not in metadata:
@@ -190,22 +246,39 @@ def load_model(path: str | Path) -> tuple[nn.Module, Recipe]:
     return model.eval().to(memory_format=torch.channels_last), recipe  # 1.6 times as fast on a CPU
 
 
-def pretrained(name: str = "drive-small") -> tuple[nn.Module, Recipe]:
-    """A small model that ships with the package, in eval mode, with its recipe.
+def pretrained(name: str = "drive-small", progress: bool = True) -> tuple[nn.Module, Recipe | None]:
+    """A trained model in eval mode, with its recipe: one that ships with the package, or U²-Net's authors'.
+
+    "u2net" and "u2net_small" are fetched from their home once, 176 and 5 MB, into `data_root()/weights`, and
+    compared with the published checksum; their recipe is None, see `load_model`.
 
     Raises:
-        KeyError: no model of this name ships with the package.
+        KeyError: there is no model of this name.
+        ConnectionError: a file cannot be fetched; says where to put it by hand.
+        ValueError: the file is not the published one.
     """
+    if name in WEIGHTS:
+        return load_model(fetch_weights(name, progress))
     assets = Path(__file__).parent / "assets"
     if not (assets / f"{name}.safetensors").exists():
         shipped = ", ".join(sorted(path.stem for path in assets.glob("*.safetensors")))
-        raise KeyError(f"No trained {name!r} ships with u2learn; these do: {shipped}.")
+        raise KeyError(
+            f"No trained {name!r} ships with u2learn; these do: {shipped}. These are fetched: "
+            f"{', '.join(WEIGHTS)}."
+        )
     return load_model(assets / f"{name}.safetensors")
 
 
 def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Plain bilinear, as in the reference: unlike `augment.resize` it does not average when shrinking."""
     return F.interpolate(maps[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
+
+
+def _read_points(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """(C, H, W) -> (C, *size), bilinear between four pixels, black outside, as scikit-image 0.14 resizes."""
+    grid = F.affine_grid(torch.eye(2, 3, dtype=maps.dtype)[None], (1, 1, *size), align_corners=False)
+    read = F.grid_sample(maps[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+    return read.clamp(min=maps.min())
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:

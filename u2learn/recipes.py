@@ -23,6 +23,8 @@ from u2learn.losses import (
     dice_paddle2021,
     weighted_sum,
 )
+from u2learn.models.blocks import u2net_blocks
+from u2learn.models.u2net import u2net, u2net_small
 from u2learn.models.unet import unet_paddle, unet_s5_d16, unet_small, wnet_small
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -30,6 +32,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "unet_paddle": unet_paddle,
     "unet_small": unet_small,
     "wnet_small": wnet_small,
+    "u2net": u2net,
+    "u2net_small": u2net_small,
+    "u2net_blocks": u2net_blocks,
 }
 
 # A loss for each output of the model: the main one, and the weights and the loss of the auxiliary ones.

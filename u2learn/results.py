@@ -18,7 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import u2learn
 from u2learn import recipes
-from u2learn.inference import evaluate, load_model, segment
+from u2learn.data import store
+from u2learn.data.pairs import read_image
+from u2learn.inference import evaluate, load_model, saliency, segment
 from u2learn.metrics.overlap import THRESHOLDS, OverlapScores
 from u2learn.models.official import load_official
 from u2learn.models.weights import read_tensors, write_text
@@ -123,6 +125,31 @@ def measure_official(
         **provenance(device_name(device)),
         **_measure_model(model.to(device), recipe, progress),
     }
+
+
+def compare_maps(model: nn.Module, name: str) -> dict[str, tuple[float, float]]:
+    """How far our maps are from those that U²-Net's authors published of their demonstration photographs.
+
+    name: whose maps, "u2net" or "u2net_small". Returns the mean and the largest difference of each
+    photograph, in grey levels of 255.
+
+    Raises:
+        MissingDataset: the photographs and maps are not here; says how to get them.
+        ValueError: a photograph without a map, or a map of another size.
+    """
+    files = store.files("u2net-demo")
+    maps = {path.stem: path for path in files[f"maps of {name}"]}
+    differences = {}
+    for path in files["photographs"]:
+        if path.stem not in maps:
+            raise ValueError(f"There is no map of {path} among those of {name}.")
+        theirs = torch.from_numpy(read_image(maps[path.stem])[0]).float()
+        ours = 255 * saliency(model, read_image(path))
+        if ours.shape != theirs.shape:
+            raise ValueError(f"{maps[path.stem]} and {path} differ in their size.")
+        difference = (ours - theirs).abs()
+        differences[path.name] = difference.mean().item(), difference.max().item()
+    return differences
 
 
 def _measure_model(model: nn.Module, recipe: Recipe, progress: bool) -> dict:

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -67,6 +67,7 @@ class Dataset:
 
 
 _STARE = "https://cecas.clemson.edu/~ahoover/stare/probing/"
+_U2NET = "https://github.com/xuebinqin/U-2-Net"
 
 # No maker publishes a checksum. STARE's and HRF's were noted by several independent users of the same
 # archives.
@@ -170,6 +171,21 @@ DATASETS: dict[str, Dataset] = {
             ),
         ),
         Dataset(
+            name="u2net-demo",
+            title="The demonstration photographs of U²-Net, and its authors' own maps of them",
+            folder="U2Net_official",
+            also_called=("u2netofficial", "u2netdemo"),
+            home=_U2NET,
+            terms="Apache-2.0 for the repository; the rights of the photographs are unclear",
+            citation="qin2020u2net",
+            contents={
+                "photographs": (r"(test_data/)?test_images/[^/]+\.(jpg|jpeg|png)", 18),
+                "maps of u2net": (r"(test_data/)?u2net_results/[^/]+\.png", 18),
+                "maps of u2net_small": (r"(test_data/)?u2netp_results/[^/]+\.png", 18),
+            },
+            archives=(Archive((f"{_U2NET}/archive/ac7e1c817ecab7c7dff5ce6b1abba61cd213ff29.zip",)),),
+        ),
+        Dataset(
             name="cityscapes",
             title="Cityscapes: street scenes from 27 cities, fine annotations",
             folder="cityscapes",
@@ -188,6 +204,25 @@ DATASETS: dict[str, Dataset] = {
             "{folder}/gtFine/train exist",
         ),
     )
+}
+
+_DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
+
+# Weights that others trained. Such an address ends in no file name, so that one follows as a fragment, which
+# is not sent. Several independent users noted the checksums.
+WEIGHTS: dict[str, Archive] = {
+    "u2net": Archive(
+        (
+            f"{_DRIVE}1ao1ovG1Qtx4b7EoskHXmi2E9rp5CHLcZ#/u2net.pth",
+            "https://huggingface.co/Carve/u2net-universal/resolve/10305d785481cf4b2eee1d447c39cd6e5f43d74b/"
+            "full_weights.pth#/u2net.pth",
+        ),
+        sha256="10025a17f49cd3208afc342b589890e402ee63123d6f2d289a4a0903695cce58",
+    ),
+    "u2net_small": Archive(
+        (f"{_DRIVE}1rbSTGKAE-MTxBYHd-51l2hMOQPT_7EPy#/u2netp.pth",),
+        sha256="e7567cde013fb64813973ce6e1ecc25a80c05c3ca7adbc5a54f3c3d90991b854",
+    ),
 }
 
 
@@ -210,6 +245,15 @@ def find(name: str) -> Path:
         ):
             return folder
     raise MissingDataset(f"{dataset.title} is not in {root}: {_advice(dataset)}")
+
+
+def files(name: str) -> dict[str, list[Path]]:
+    """The files of a set that are here, by kind, each sorted by path.
+
+    Raises:
+        MissingDataset: if the set is not there at all.
+    """
+    return _files(_dataset(name), find(name))
 
 
 def _dataset(name: str) -> Dataset:
@@ -364,6 +408,38 @@ def fetch(name: str, progress: bool = True) -> Path:
             tqdm.write(f"No checksum of {archive.name} is published; from now on it must have {digest}.")
         path.unlink()
     return target
+
+
+def fetch_weights(name: str, progress: bool = True) -> Path:
+    """The file of published weights, from `data_root()/weights`; if it is not there, it is downloaded first.
+
+    Its SHA-256 is compared every time. An address that gives another file is as good as a dead one.
+
+    Raises:
+        KeyError: there are no weights of this name.
+        ConnectionError: no address gives the file; says where to put it by hand.
+        ValueError: the file that is there is another one.
+    """
+    if name not in WEIGHTS:
+        raise KeyError(f"No address is known for weights {name!r}; there are {', '.join(WEIGHTS)}.")
+    archive, failures = WEIGHTS[name], []
+    target = data_root() / "weights" / archive.name
+    if target.exists():
+        _accepted(archive, target)
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for address in archive.addresses:
+        try:
+            one = replace(archive, addresses=(address,))
+            path = _download(one, target.with_name(f"{target.name}.new"), progress)
+            _accepted(one, path)
+            return path.replace(target)
+        except (ConnectionError, ValueError) as error:
+            failures.append(str(error))
+    raise ConnectionError(
+        f"{' '.join(failures)} You can also download {archive.name} by hand, from the link in the README of "
+        f"{_U2NET}, and put it at {target}."
+    )
 
 
 def _download(archive: Archive, path: Path, progress: bool) -> Path:

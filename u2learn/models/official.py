@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from u2learn.models.conv import ConvBlock, FloorPool
 from u2learn.models.heads import ASPP, PyramidPooling
+from u2learn.models.u2net import U2Net, u2net, u2net_small
 from u2learn.models.ulevel import ResizeConvJoin, ULevel
 from u2learn.models.unet import UNet
 
@@ -31,22 +32,28 @@ HEAD_PARTS = {
     },
 }
 HEAD_CLASSES = {ConvBlock: "fcn", PyramidPooling: "psp", ASPP: "aspp"}
-CLASSIFIERS = ("decode_head.conv_seg.weight", "cls.weight")
+CLASSIFIERS = ("decode_head.conv_seg.weight", "cls.weight", "side1.weight")
+COUNTER = "num_batches_tracked"
 ALIASES = {"conv.weight": "cls.weight", "conv.bias": "cls.bias"}  # PaddleSeg registers its classifier twice
+# A batch norm that changes nothing: its deviation is √(variance + 1e-5).
+IDENTITY = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1 - 1e-5, "num_batches_tracked": 0}
 
 
 def load_official(model: nn.Module, path: str | Path) -> nn.Module:
     """Put the weights of an official checkpoint into `model`, which is returned; nothing changes on an error.
 
-    For `unet_s5_d16` a .pth of OpenMMLab, for `unet_paddle` a .pdparams of PaddleSeg. The auxiliary head of a
-    checkpoint is left out if the model has none.
+    For `unet_s5_d16` a .pth of OpenMMLab, for `unet_paddle` a .pdparams of PaddleSeg, for `u2net` and
+    `u2net_small` a .pth of U²-Net's authors. The auxiliary head of a checkpoint is left out if the model has
+    none. Old files without counters of batches will do, and so will a U²-Net whose norms were folded into
+    its convolutions: it gets norms that change nothing.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is cut short, would have to be executed, belongs to another network, head or
             number of classes, or the model is one for which no official weights are known.
 
-    Source: mmsegmentation 0.30, backbones/unet.py and decode_heads; PaddleSeg, paddleseg/models/unet.py.
+    Source: mmsegmentation 0.30, backbones/unet.py and decode_heads; PaddleSeg, paddleseg/models/unet.py;
+    U-2-Net, model/u2net.py.
     """
     path = Path(path)
     names = official_names(model)
@@ -57,10 +64,31 @@ def load_official(model: nn.Module, path: str | Path) -> nn.Module:
     if getattr(model, "auxiliary", None) is None:
         state = {key: x for key, x in state.items() if not key.startswith("auxiliary_head.")}
     own = model.state_dict()
+    if isinstance(model, U2Net) and not any(".bn_s1." in key for key in state):
+        for name, key in names.items():
+            if ".bn_s1." in key:
+                state[key] = torch.full_like(own[name], IDENTITY[key.rpartition(".")[2]])
+    names = {name: key for name, key in names.items() if key in state or not key.endswith(COUNTER)}
     _check(path, state, {key: own[name].shape for name, key in names.items()})
     loaded = {name: reorder(key, state[key]) for name, key in names.items()}
-    model.load_state_dict({**own, **loaded})  # PaddleSeg does not count batches, so our counter stays
+    model.load_state_dict({**own, **loaded})  # where the file does not count batches, our counter stays
     return model
+
+
+def load_u2net(path: str | Path) -> U2Net:
+    """A U²-Net with the weights of an official .pth; which one, full or small, is read in the file.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_official`; or the file holds no U²-Net.
+    """
+    state = read_official(Path(path))
+    if not {"stage1.rebnconv1.conv_s1.weight", "side1.weight"} <= state.keys():
+        raise ValueError(
+            f"{path} holds no U²-Net: build the model that it belongs to and use load_official(model, path)."
+        )
+    mid, out = state["stage1.rebnconv1.conv_s1.weight"].shape[:2]
+    num_classes = len(state["side1.weight"])
+    return load_official(u2net(num_classes) if mid == 32 else u2net_small(num_classes, mid, out), path)
 
 
 def to_official(model: nn.Module) -> dict[str, Tensor]:
@@ -85,9 +113,11 @@ def official_names(model: nn.Module) -> dict[str, str]:
             return openmmlab_names(model)
         if isinstance(model.body.down, FloorPool) and isinstance(model.head, nn.Conv2d):
             return paddle_names(model)
+    if isinstance(model, U2Net) and isinstance(getattr(model.body.encode, "project", None), ConvBlock):
+        return u2net_names(model)
     raise ValueError(
-        f"No official weights are known for this {type(model).__name__}: "
-        "build the model with unet_s5_d16 (OpenMMLab) or unet_paddle (PaddleSeg)."
+        f"No official weights are known for this {type(model).__name__}: build the model with unet_s5_d16 "
+        "(OpenMMLab), unet_paddle (PaddleSeg), u2net or u2net_small (U²-Net)."
     )
 
 
@@ -120,8 +150,32 @@ def paddle_names(model: UNet) -> dict[str, str]:
         ".running_mean": "._mean",
         ".running_var": "._variance",
     }
-    names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+    names = [name for name in model.state_dict() if not name.endswith(COUNTER)]
     return {name: _translate(name, parts, words) for name in names}
+
+
+def u2net_names(model: U2Net) -> dict[str, str]:
+    """`official_names` of a `u2net`, in the file's order: blocks are counted within a stage as stages are."""
+    parts = {}
+    for ours, theirs in _counted(model.body, "body", "stage").items():
+        parts[f"{ours}.project"] = f"{theirs}.rebnconvin"
+        parts |= _counted(model.get_submodule(ours).u, f"{ours}.u", f"{theirs}.rebnconv")
+    parts |= {f"sides.{i}": f"side{i + 1}" for i in range(len(model.sides))}
+    parts["fuse"] = "outconv"
+    words, own = {".conv.": ".conv_s1.", ".norm.": ".bn_s1."}, model.state_dict()
+    return {
+        name: _translate(name, parts, words) for part in parts for name in own if name.startswith(f"{part}.")
+    }
+
+
+def _counted(u: nn.Module, ours: str, theirs: str) -> dict[str, str]:
+    """The parts of a U of L levels, ours -> theirs: 1, ..., L on the way down, then (L - 1)d, ..., 1d up."""
+    down, up, i = {}, {}, 1
+    while isinstance(u, ULevel):
+        down[f"{ours}.encode"] = f"{theirs}{i}"
+        up = {f"{ours}.decode": f"{theirs}{i}d", **up}
+        u, ours, i = u.inner, f"{ours}.inner", i + 1
+    return {**down, ours: f"{theirs}{i}", **up}
 
 
 def _depth(model: UNet) -> int:
