@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-MODULES = {"1": "convolution"}
+MODULES = {"1": "convolution", "2": "unet", "3": "scores", "4": "pairs", "5": "windows"}
 GREEN, RED, YELLOW, PLAIN = "\033[1;32m", "\033[1;31m", "\033[1;33m", "\033[0m"
 QUESTIONS: dict[str, tuple[str, Callable]] = {}
 
@@ -92,7 +92,7 @@ def call(function: Callable, *args: Any, forbid: Sequence[str] = (), note: str =
     except Exception as error:
         where = getattr(error, "line", None) or last_line(error)
         given = ", ".join([shown(a) for a in args] + [f"{k}={shown(v)}" for k, v in kwargs.items()])
-        name = getattr(function, "__name__", "your function")
+        name = getattr(function, "__name__", type(function).__name__)
         text = str(error).split("\n")[0][:300]
         raise Mistake(
             f"{name}({given}){note} raised {type(error).__name__}: {text}"
