@@ -226,6 +226,8 @@ def names_asked_for(source: str) -> list[str]:
             made.add(node.name)
         elif isinstance(node, ast.arg):
             made.add(node.arg)
+        elif isinstance(node, ast.ExceptHandler):
+            made.add(node.name)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             made |= {(a.asname or a.name).partition(".")[0] for a in node.names}
     return list(dict.fromkeys(name for name in loaded if name not in made))

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-MODULES = {"1": "convolution", "2": "unet", "3": "scores", "4": "pairs", "5": "windows"}
+MODULES = {
+    "1": "convolution",
+    "2": "unet",
+    "3": "scores",
+    "4": "pairs",
+    "5": "windows",
+    "6": "rsu",
+    "7": "u2net",
+}
 GREEN, RED, YELLOW, PLAIN = "\033[1;32m", "\033[1;31m", "\033[1;33m", "\033[0m"
 QUESTIONS: dict[str, tuple[str, Callable]] = {}
 
