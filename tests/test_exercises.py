@@ -7,7 +7,7 @@ import pytest
 
 from tools import assignments, notebooks
 from tools.assignments import Assignment, Mistake, released, text
-from tools.grade import Local, grade_cells, names_asked_for, student_cells
+from tools.grade import Local, grade_cells, grade_notebook, names_asked_for, student_cells
 from u2learn.checks import NotYet, check
 
 NAMES = assignments.names()
@@ -132,3 +132,12 @@ def test_a_mistake_is_seen_with_any_cases(name):
 def checks_of(name: str) -> dict[str, list[str]]:
     """The names that each part's check is called with."""
     return {t.part: names_asked_for(t.source) for t in read(name).tests if t.kind == "check"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_solved_notebook_gets_all_points_in_the_sandbox(name):
+    """As it is handed in, in a process of its own: whatever the checks ask for goes over the wire."""
+    result = grade_notebook(read(name), "the author", read(name).path.read_bytes())
+    assert [cell["error"] for cell in result.cells if cell["error"]] == []
+    assert [v.says for v in result.verdicts if v.kind != "words" and v.earned != v.points] == []
+    assert set(result.words) == set(read(name).rubric)

@@ -128,18 +128,18 @@ def last_line(error: Exception) -> str:
     return (mine[-1].line or "") if mine else ""
 
 
-def gradient(function: Callable, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """d function(x, ...) / d x, for a function of a student that gives one number."""
+def gradient(function: Callable, x: Tensor | list[Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    """d function(x, ...) / d x, for a function of a student that gives one number; x may be in a list."""
     if hasattr(function, "remote_type"):
         return function.remote_gradient(x, *args, **kwargs)
-    x = x.clone().requires_grad_()
-    value = function(x, *args, **kwargs)
+    leaf = (x[0] if isinstance(x, list) else x).clone().requires_grad_()
+    value = function([leaf] if isinstance(x, list) else leaf, *args, **kwargs)
     if not isinstance(value, Tensor) or not value.requires_grad:
         raise Mistake(
             "no gradient flows back from the result: keep everything in tensors, without .item(), .detach(), "
             "argmax or a comparison."
         )
-    return torch.autograd.grad(value, x)[0]
+    return torch.autograd.grad(value, leaf)[0]
 
 
 class Cases:
