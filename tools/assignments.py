@@ -119,7 +119,7 @@ class Assignment:
 
     def solution(self, part: str) -> dict:
         """The student's cell of a part."""
-        return next(cell for cell in self.cells if grade_id(cell) == "q" + part.replace(".", "-"))
+        return next(cell for cell in self.cells if part_of(cell) == part)
 
     @cached_property
     def settings(self) -> dict:
@@ -134,12 +134,10 @@ class Assignment:
     @property
     def rubric(self) -> dict[str, str]:
         """What a good answer in words holds, by part: for the person who grades it."""
-        cells = [self.solution(t.part) for t in self.tests if t.kind == "words"]
         found = {}
-        for cell in cells:
-            number, part, _ = GRADE_ID.fullmatch(grade_id(cell)).groups()
+        for cell in (self.solution(t.part) for t in self.tests if t.kind == "words"):
             region = SOLUTION.search(text(cell))[0].split("\n")[1:-1]
-            found[f"{number}.{part}"] = "\n".join(region).strip()
+            found[part_of(cell)] = "\n".join(region).strip()
         return found
 
     @property
@@ -157,6 +155,12 @@ def text(cell: dict) -> str:
 
 def grade_id(cell: dict) -> str:
     return cell["metadata"].get("nbgrader", {}).get("grade_id", "")
+
+
+def part_of(cell: dict) -> str:
+    """The part that a student's cell answers, as "1.2"; "" if none."""
+    found = GRADE_ID.fullmatch(grade_id(cell))
+    return f"{found[1]}.{found[2]}" if found and not found[3] else ""
 
 
 def released(cells: list[dict]) -> dict:

@@ -12,6 +12,7 @@ In FOLDER/ASSIGNMENT (FOLDER is _build/grades by default) are then
 
     points.csv      points for each part, one line a student
     canvas.csv      the totals, as Canvas imports them         moodle.csv      as Moodle does
+    leaderboard.csv the scores of a project, best first
     manual.csv      the answers in words, for you to fill in: grade again, and they are added
     feedback/       a page for each student                    results/        what is already graded
 
@@ -45,8 +46,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from tools.assignments import EXERCISES, ROOT, Assignment, Test, grade_id, names, text
+from tools.assignments import EXERCISES, ROOT, Assignment, Test, names, part_of, text
 
+LEADERBOARD = re.compile(r"^leaderboard (\d\.\d+)$", re.M)  # what a hidden test prints to enter a score
 CELL_SECONDS = 60  # for one cell, if mistakes.yml says nothing else
 CALL_SECONDS = 20  # for one call of a function
 RESTARTS = 3  # how often a submission may kill its process before the rest counts as not there
@@ -265,7 +267,7 @@ def grade_notebook(
     finally:
         session.close()
     result.cells = [
-        {"part": grade_id(cell), "source": cell["source"], "error": session.errors.get(i, "")}
+        {"part": part_of(cell), "source": cell["source"], "error": session.errors.get(i, "")}
         for i, cell in enumerate(mine)
     ]
     for test in assignment.tests:
@@ -281,12 +283,7 @@ def grade_notebook(
 
 def words(assignment: Assignment, cells: Sequence[dict], part: str) -> str:
     """The answer in words, or "" if it is as it was handed out."""
-    identity = "q" + part.replace(".", "-")
-    found = [
-        text(cell)
-        for cell in cells
-        if nbgrader_of(cell).get("grade_id") == identity and cell.get("cell_type") == "markdown"
-    ]
+    found = [text(c) for c in cells if c.get("cell_type") == "markdown" and part_of(c) == part]
     answer = "\n\n".join(found).replace("YOUR ANSWER HERE", "").strip()
     return "" if answer in ("", "### BEGIN SOLUTION\n### END SOLUTION") else answer
 
@@ -470,7 +467,7 @@ def add_manual(path: Path, results: Sequence[Result]) -> None:
 
 
 def write_tables(assignment: Assignment, results: Sequence[Result], out: Path) -> None:
-    """points.csv, canvas.csv, moodle.csv."""
+    """points.csv, canvas.csv, moodle.csv, and a leaderboard.csv if a test printed a score for it."""
     tests = assignment.tests
     head = ["student", *(f"{t.name} ({t.points})" for t in tests), f"total ({assignment.points})", "complete"]
     rows, totals = [], []
@@ -488,6 +485,11 @@ def write_tables(assignment: Assignment, results: Sequence[Result], out: Path) -
         out / "canvas.csv",
         table_text(["Student", "ID", "SIS Login ID", "Section", assignment.title], canvas),
     )
+    board = {r.student: float(m[1]) for r in results for v in r.verdicts if (m := LEADERBOARD.search(v.says))}
+    if board:
+        ranked = sorted(board.items(), key=lambda entry: (-entry[1], entry[0]))
+        rows = [[i + 1, student, f"{score:.4f}"] for i, (student, score) in enumerate(ranked)]
+        write(out / "leaderboard.csv", table_text(["rank", "student", "score"], rows))
     moodle = [[student, total, f"feedback/{safe(student)}.html"] for student, total in totals]
     write(out / "moodle.csv", table_text(["Full name", assignment.title, "Feedback comments"], moodle))
 
@@ -540,7 +542,7 @@ def feedback(assignment: Assignment, result: Result) -> str:
         if result.words.get(part):
             body.append(f"<pre>{html.escape(result.words[part])}</pre>")
         for cell in result.cells:
-            if cell["part"] == "q" + part.replace(".", "-"):
+            if cell["part"] == part:
                 body.append(f"<pre>{html.escape(cell['source'])}</pre>")
     wrong = [cell for cell in result.cells if cell["error"]]
     if wrong:

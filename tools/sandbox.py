@@ -154,7 +154,6 @@ class Sandbox:
             Exception: what the submission raised, as the built-in exception of that name or SubmissionError.
         """
         limit = limit or self.seconds
-        self.callbacks = []
         try:
             self.end.settimeout(limit + PATIENCE)
             self.channel.send({"do": do, "seconds": limit, **request})
@@ -180,6 +179,8 @@ class Sandbox:
 
     def _serve(self, reply: dict) -> dict:
         function = self.callbacks[reply["callback"]]
+        if hasattr(function, "training"):
+            function.training = bool(reply["training"])  # train() and eval() were called over there
         try:
             return {"value": function(*reply["args"], **reply["kwargs"])}
         except Exception as error:
@@ -201,7 +202,7 @@ class Sandbox:
         if isinstance(value, Remote):
             return {"dict": [["id", value.remote_id]]}
         if callable(value):
-            self.callbacks.append(value)
+            self.callbacks.append(value)  # for good: a module may keep what it was made with
             name = getattr(value, "__name__", "function")
             return {"dict": [["callback", len(self.callbacks) - 1], ["name", name]]}
         raise TypeError(f"A {type(value).__name__} cannot be sent to a submission.")

@@ -99,7 +99,8 @@ class Callback(torch.nn.Module):
         self.channel, self.number, self.__name__ = channel, number, name
 
     def forward(self, *args, **kwargs):
-        self.channel.send({"callback": self.number, "args": args, "kwargs": kwargs})
+        call = {"callback": self.number, "args": args, "kwargs": kwargs, "training": self.training}
+        self.channel.send(call)
         reply = self.channel.receive()
         if "error" in reply:
             raise RuntimeError(reply["error"])

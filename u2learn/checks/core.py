@@ -21,6 +21,7 @@ MODULES = {
     "5": "windows",
     "6": "rsu",
     "7": "u2net",
+    "8": "project",
 }
 GREEN, RED, YELLOW, PLAIN = "\033[1;32m", "\033[1;31m", "\033[1;33m", "\033[0m"
 QUESTIONS: dict[str, tuple[str, Callable]] = {}

@@ -136,8 +136,8 @@ def deep_loss(g: torch.Generator, answer) -> str:
     huge = call(answer, [torch.full((1, 1, 2, 2), 200.0)], torch.zeros(1, 1, 2, 2))
     if abs(float(huge) - 200) > 0.1:
         raise Mistake(
-            f"a logit of 200 where the mask is 0 costs 200, and here {float(huge):.4g}: sigmoid and logarithm "
-            "apart lose it; use the loss that takes logits."
+            f"a logit of 200 where the mask is 0 costs 200, and here {float(huge):.4g}: sigmoid and "
+            "logarithm apart lose it; use the loss that takes logits."
         )
     try:
         got = call(answer, [x], mask * 255)
