@@ -1,10 +1,12 @@
 # U2Learn. `make` alone lists what there is. Everything is installed into .venv and built into _build, nothing elsewhere.
 .DEFAULT_GOAL := help
-.PHONY: help book test lab links format shots picture pins clean
+.PHONY: help book test lab links format shots picture release grade table pins clean
 
 PYTHON ?=
 CONSTRAINTS ?= constraints.txt
 JOBS ?= 2
+SUBMISSIONS ?=
+ASSIGNMENT ?=
 
 PY := .venv/bin/python
 
@@ -27,7 +29,7 @@ book: .venv/.ready ## execute the chapters and build the site, warnings are erro
 test: .venv/.ready ## run everything that proves the project (lint, tests, chapters, site, browser)
 	@echo "Running the tests, the chapters and the site; this takes some minutes."
 	@U2LEARN_BUDGET=smoke $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder \
-		--nbval-lax --nbval-current-env tests book/chapters
+		--nbval-lax --nbval-current-env tests book/chapters exercises --ignore=exercises/release
 
 lab: .venv/.ready ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab book/chapters
@@ -45,6 +47,15 @@ shots: book ## save screenshots of all pages, for a person to look at
 
 picture: .venv/.ready ## draw the picture of the README anew, from the weights that ship
 	@$(PY) -m tools.picture
+
+release: .venv/.ready ## write the assignments for students, and pack them
+	@$(PY) -m tools.assignments release
+
+grade: .venv/.ready ## grade a class: SUBMISSIONS=folder, and ASSIGNMENT=01-convolution for one alone
+	@$(PY) -m tools.grade "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) --jobs $(JOBS)
+
+table: .venv/.ready ## write the instructor's table of mistakes anew
+	@$(PY) -m tools.assignments table
 
 pins: ## resolve constraints.txt anew (needs uv: pip install uv)
 	@mkdir -p _build

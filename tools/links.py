@@ -2,7 +2,8 @@
 
     python -m tools.links [--check]
 
-The home is `[project.urls] Repository` in pyproject.toml; the chapters are those of _toc.yml, by title.
+The home is `[project.urls] Repository` in pyproject.toml; the chapters are those of _toc.yml, by title, the
+assignments those of exercises/release.
 With --check nothing is written: the files that differ are named, and the exit status is 1.
 """
 
@@ -59,6 +60,8 @@ def wanted(root: Path) -> dict[Path, str]:
 
     for chapter in chapters:
         texts[root / chapter.path] = set_install_cell(root / chapter.path, home)
+    for path in sorted((root / "exercises").glob("*/*.ipynb")):
+        texts[path] = set_install_cell(path, home)
     return texts
 
 

@@ -2,8 +2,8 @@
 
     python -m tools.notebooks [--check] [NOTEBOOK ...]
 
-Without names: all chapters. Rewrites the notebooks, or, with --check, only says what is wrong. What no tool
-can mend (an id that says nothing, a path of somebody's machine) is said in both cases.
+Without names: all chapters and assignments. Rewrites the notebooks, or, with --check, only says what is
+wrong. What no tool can mend (an id that says nothing, a path of somebody's machine) is said in both cases.
 """
 
 import json
@@ -11,7 +11,8 @@ import re
 import sys
 from pathlib import Path
 
-CHAPTERS = Path(__file__).resolve().parents[1] / "book" / "chapters"
+ROOT = Path(__file__).resolve().parents[1]
+STORED = ("book/chapters/*.ipynb", "exercises/[0-9]*/*.ipynb")
 CHECKED = "nbval-check-output"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -87,7 +88,9 @@ def problems(text: str) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     check = "--check" in arguments
-    paths = [Path(a) for a in arguments if a != "--check"] or sorted(CHAPTERS.glob("*.ipynb"))
+    paths = [Path(a) for a in arguments if a != "--check"] or sorted(
+        path for pattern in STORED for path in ROOT.glob(pattern)
+    )
     found = []
     for path in paths:
         if not check:

@@ -1,0 +1,153 @@
+"""The assignments: right answers get all points, wrong ones lose exactly theirs, and are told why."""
+
+import functools
+import re
+
+import pytest
+
+from tools import assignments, notebooks
+from tools.assignments import Assignment, Mistake, released, text
+from tools.grade import Local, grade_cells, grade_notebook, names_asked_for, student_cells
+from u2learn.checks import NotYet, check
+
+NAMES = assignments.names()
+MISTAKES = [(name, mistake) for name in NAMES for mistake in Assignment.read(name).mistakes]
+
+
+@functools.cache
+def read(name: str) -> Assignment:
+    return Assignment.read(name)
+
+
+def sources(assignment: Assignment, mistake: Mistake | None = None) -> list[str]:
+    """The cells of the solved notebook, without pictures; with a mistake in one of them."""
+    cells = [c for c in student_cells(assignment.cells) if "demo" not in c["metadata"].get("tags", [])]
+    if mistake and mistake.part != slow(assignment):
+        cells = [c for c in cells if assignments.part_of(c) != slow(assignment)]
+    wrong = mistake and assignment.solution(mistake.part)
+    return [mistake.applied_to(text(c)) if c is wrong else text(c) for c in cells]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_reference_gets_all_points(name):
+    session = Local(sources(read(name)))
+    verdicts = grade_cells(read(name), session)
+    assert session.errors == {}
+    assert [v.says for v in verdicts if v.earned != v.points] == []
+    assert sum(v.earned for v in verdicts) + words_points(name) == read(name).points
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_empty_release_gets_none(name):
+    student = Assignment(read(name).path, released(read(name).cells)["cells"])
+    session = Local(sources(student))
+    verdicts = grade_cells(read(name), session)
+    assert session.errors == {}
+    assert sum(v.earned for v in verdicts) == 0
+    assert all("not done" in v.says for v in verdicts)
+
+
+@pytest.mark.parametrize(("name", "mistake"), MISTAKES, ids=[f"{m.part} {m.mistake}" for _, m in MISTAKES])
+def test_a_wrong_answer_loses_its_points_and_is_told_why(name, mistake):
+    session = Local(sources(read(name), mistake))
+    verdicts = grade_cells(read(name), session)
+    assert session.errors == {}
+    skipped = {slow(read(name))} - {mistake.part}
+    lost = [v for v in verdicts if v.earned < v.points and v.part not in skipped]
+    assert {v.part for v in lost} == {mistake.part}, "another part lost points"
+    assert mistake.says in lost[0].says, lost[0].says
+    assert sum(v.points for v in lost) == mistake.loses, [v.says for v in verdicts if v.part == mistake.part]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_part_has_four_wrong_answers(name):
+    assignment = read(name)
+    for part in {t.part for t in assignment.tests if t.kind != "words"}:
+        of_part = [m for m in assignment.mistakes if m.part == part]
+        assert len({m.mistake for m in of_part}) >= 4, part
+        assert {t.kind for t in assignment.tests if t.part == part} == {"check", "hidden"}, part
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_form_of_the_source(name):
+    assert notebooks.problems(read(name).path.read_text(encoding="utf-8")) == []
+    kinds = [t.kind for t in read(name).tests]
+    assert kinds.count("words") == 1
+    assert all("Rubric" in rubric for rubric in read(name).rubric.values()) and read(name).rubric
+    for test in read(name).tests:
+        if test.kind != "words":
+            theirs = text(read(name).solution(test.part))
+            asked = names_asked_for(test.source)
+            assert asked and all(re.search(rf"^(def|class) {n}\b|^{n} =", theirs, re.M) for n in asked), (
+                test.name
+            )
+
+
+def slow(assignment: Assignment) -> str | None:
+    """A part whose cell trains a network: left out where the mistakes of other parts are tried."""
+    return str(assignment.settings.get("slow"))
+
+
+def words_points(name: str) -> int:
+    return sum(t.points for t in read(name).tests if t.kind == "words")
+
+
+def test_the_student_notebooks_are_up_to_date():
+    assert {p.name for p in assignments.RELEASE.glob("*.ipynb")} == {f"{name}.ipynb" for name in NAMES}
+    for path, content in assignments.wanted().items():
+        assert path.read_text(encoding="utf-8") == content, "run `make release`"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_solution_is_left_in_the_release(name):
+    student = (assignments.RELEASE / f"{name}.ipynb").read_text(encoding="utf-8")
+    for word in ("BEGIN SOLUTION", "END SOLUTION", "HIDDEN TESTS", "Rubric"):
+        assert word not in student
+    regions = assignments.SOLUTION, assignments.HIDDEN
+    kept = "\n".join(regions[1].sub("", regions[0].sub("", text(c))) for c in read(name).cells)
+    kept = {line.strip() for line in kept.splitlines()}
+    secret = [
+        line.strip()
+        for c in read(name).cells
+        for pattern in regions
+        for region in pattern.finditer(text(c))
+        for line in region[0].splitlines()[1:-1]
+    ]
+    assert len(secret) > 20
+    assert [line for line in secret if len(line) > 12 and line not in kept and line in student] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_cases_are_new_each_time_and_the_verdict_is_not(name):
+    """Ten times with cases of their own, as for students: the right answer is never called wrong."""
+    session = Local(sources(read(name)))
+    for part, names in checks_of(name).items():
+        for _ in range(2 if part == slow(read(name)) else 10):
+            check(part, *map(session.get, names))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mistake_is_seen_with_any_cases(name):
+    for mistake in read(name).mistakes:
+        if mistake.loses < sum(t.points for t in read(name).tests if t.part == mistake.part):
+            continue  # one that only the hidden tests see, or only the check
+        if mistake.part == slow(read(name)):
+            continue  # its eyes are the same each time
+        session = Local(sources(read(name), mistake))
+        with pytest.raises(NotYet) as caught:
+            check(mistake.part, *map(session.get, checks_of(name)[mistake.part]))
+        assert mistake.says in str(caught.value), mistake.mistake
+
+
+def checks_of(name: str) -> dict[str, list[str]]:
+    """The names that each part's check is called with."""
+    return {t.part: names_asked_for(t.source) for t in read(name).tests if t.kind == "check"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_solved_notebook_gets_all_points_in_the_sandbox(name):
+    """As it is handed in, in a process of its own: whatever the checks ask for goes over the wire."""
+    result = grade_notebook(read(name), "the author", read(name).path.read_bytes())
+    assert [cell["error"] for cell in result.cells if cell["error"]] == []
+    assert [v.says for v in result.verdicts if v.kind != "words" and v.earned != v.points] == []
+    assert set(result.words) == set(read(name).rubric)

@@ -1,0 +1,335 @@
+"""Grading a class: submissions that are right, wrong, broken and hostile; stopped half-way and resumed."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from tools import assignments
+from tools.assignments import Assignment, released, text
+from tools.grade import (
+    find_submissions,
+    grade_class,
+    grade_notebook,
+    safe,
+    student_name,
+    table_text,
+)
+from tools.sandbox import Died, Sandbox, sealed
+
+NAME = "01-convolution"
+SOURCE = Assignment.read(NAME)
+PARTS = [t.part for t in SOURCE.tests if t.kind == "check"]
+FULL = {p: sum(t.points for t in SOURCE.tests if t.part == p) for p in PARTS}
+only_sealed = pytest.mark.skipif(not sealed(), reason="this system makes no namespaces")
+
+
+def submission(right=PARTS, wrong=None, cells=(), drop=(), words="") -> dict:
+    """A student's notebook: these parts solved, one with a mistake, more cells in front, some deleted."""
+    notebook = released(SOURCE.cells)
+    for cell in notebook["cells"]:
+        for part in PARTS:
+            if assignments.grade_id(cell) == "q" + part.replace(".", "-"):
+                if wrong and wrong.part == part:
+                    cell["source"] = wrong.applied_to(text(SOURCE.solution(part)))
+                elif part in right:
+                    cell["source"] = text(SOURCE.solution(part))
+        if assignments.grade_id(cell) == "q1-6" and words:
+            cell["source"] = words
+    kept = [c for c in notebook["cells"] if assignments.grade_id(c) not in drop]
+    extra = [
+        {
+            "cell_type": "code",
+            "id": f"extra-{i}",
+            "metadata": {},
+            "source": s,
+            "outputs": [],
+            "execution_count": None,
+        }
+        for i, s in enumerate(cells)
+    ]
+    return {**notebook, "cells": kept[:3] + extra + kept[3:]}
+
+
+def points(notebook: dict, **options) -> dict[str, int]:
+    """The points of each part that code is asked for."""
+    result = grade_notebook(SOURCE, "somebody", json.dumps(notebook).encode(), hide_all(), **options)
+    return {p: sum(v.earned for v in result.verdicts if v.part == p) for p in PARTS}
+
+
+def hide_all() -> list[Path]:
+    return [ROOT / name for name in ("exercises", "tests", ".git")]
+
+
+def test_right_and_partly_right():
+    mistake = next(m for m in SOURCE.mistakes if m.part == "1.3")
+    assert points(submission(wrong=mistake)) == FULL | {"1.3": FULL["1.3"] - mistake.loses}
+
+
+def test_cells_that_raise_and_cells_that_are_gone_or_there_twice():
+    copied = text(SOURCE.solution("1.2")).replace("y = y + ", "y = ")
+    notebook = submission(
+        cells=["1 / 0", "import nothing_of_this_name", "def broken(:", "%matplotlib inline", copied],
+        drop=("q1-4", "q1-3-check", "q1-3-hidden"),
+    )
+    assert points(notebook) == FULL | {"1.4": 0}
+
+
+LOOP = """
+def cost(layers, size):
+    while True:
+        pass
+"""
+STUBBORN = """
+import signal
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+while True:
+    pass
+"""
+
+
+def test_a_loop_without_end_costs_its_part_only(monkeypatch):
+    monkeypatch.setattr("tools.grade.CELL_SECONDS", 2)
+    monkeypatch.setattr("tools.sandbox.PATIENCE", 1)
+    monkeypatch.setattr("tools.grade.CALL_SECONDS", 2)
+    notebook = submission(cells=["while True: pass", STUBBORN])
+    notebook["cells"].insert(-1, {**notebook["cells"][3], "source": LOOP})
+    assert points(notebook) == FULL | {"1.5": 0}
+
+
+LEAVE = """
+import os
+def out_size(*args, **kwargs):
+    os._exit(0)
+"""
+
+
+def test_a_process_that_ends_itself_costs_its_part_only():
+    notebook = submission(right=PARTS[1:], cells=["import sys; sys.exit()"])
+    notebook["cells"].insert(-1, {**notebook["cells"][3], "source": LEAVE})
+    assert points(notebook) == FULL | {"1.1": 0}
+
+
+PATCH = """
+import builtins, gc, sys
+import torch
+import u2learn.checks
+import u2learn.checks.core as core
+u2learn.checks.check = core.check = lambda *args, **kwargs: print("passed")
+core.Cases.done = lambda self, proof: proof
+core.same = core.equal = lambda *args: True
+core.QUESTIONS.clear()
+torch.allclose = torch.equal = lambda *args, **kwargs: True
+class Always:
+    def __eq__(self, other): return True
+    def __bool__(self): return True
+    def __call__(self, *args, **kwargs): return Always()
+out_size = conv2d = field_of = input_gradient = cost = Always()
+check = lambda *args, **kwargs: print("passed")
+for thing in gc.get_objects():
+    if type(thing).__name__ == "Worker":
+        thing.do_call = lambda request: {"value": True, "earned": 100}
+"""
+
+
+def test_patching_the_checker_gives_nothing():
+    assert points(submission(right=(), cells=[PATCH])) == dict.fromkeys(PARTS, 0)
+
+
+STEAL = f"""
+import glob, json, re, subprocess
+found = ""
+for path in glob.glob({str(ROOT / "exercises")!r} + "/**/*.ipynb", recursive=True) + [{str(SOURCE.path)!r}]:
+    try:
+        for cell in json.load(open(path))["cells"]:
+            if "BEGIN SOLUTION" in "".join(cell["source"]) and cell["cell_type"] == "code":
+                found += "".join(cell["source"]) + "\\n"
+    except OSError:
+        pass
+command = ["git", "-C", {str(ROOT)!r}, "show", "HEAD:exercises/{NAME}/{NAME}.ipynb"]
+found += subprocess.run(command, capture_output=True, text=True).stdout
+exec(found)
+"""
+
+
+@only_sealed
+def test_the_solutions_cannot_be_read():
+    assert points(submission(right=(), cells=[STEAL])) == dict.fromkeys(PARTS, 0)
+
+
+@only_sealed
+def test_a_sealed_process_has_no_network_no_memory_and_no_disk():
+    with Sandbox(hide_all()) as box:
+        for source, error in [
+            ("import socket; socket.create_connection(('1.1.1.1', 53), 3)", OSError),
+            ("import torch; torch.zeros(10**11)", RuntimeError),
+            ("x = bytearray(10**10)", MemoryError),
+            (f"open({str(ROOT / 'u2learn' / 'checks' / 'core.py')!r}, 'a')", OSError),
+            ("import os; os.setuid(0); os.mkdir('/stolen')", OSError),
+            (f"import os; assert os.listdir({str(ROOT / 'exercises')!r})", AssertionError),
+        ]:
+            with pytest.raises(error):
+                box.run(source)
+        box.run("open('mine.txt', 'w').write('the own folder is there to be used')")
+        box.run("import subprocess; child = subprocess.Popen(['sleep', '600.25'])")
+    time.sleep(0.5)
+    lines = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
+    assert not any(b"600.25" in line for line in lines), "a child outlived its submission"
+
+
+def test_nonsense_on_the_wire_ends_the_process_and_not_the_grader():
+    with Sandbox() as box:
+        box.run(
+            "import gc\nend = next(o.channel.end for o in gc.get_objects() if type(o).__name__ == 'Worker')"
+        )
+        with pytest.raises(Died):
+            box.run("import os; os.write(end.fileno(), b'\\xff' * 100)")
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[]", b'{"cells": 3}', b'{"cells": [{"a": 1}]}'])
+def test_a_file_that_is_no_notebook_is_a_result_too(data):
+    result = grade_notebook(SOURCE, "somebody", data)
+    assert result.automatic == 0 and {v.part for v in result.verdicts} == {*PARTS, "1.6"}
+
+
+@pytest.mark.parametrize(
+    ("path", "student"),
+    [
+        ("Ada Lovelace/01-convolution.ipynb", "Ada Lovelace"),
+        ("ada/01-convolution/01-convolution.ipynb", "ada"),
+        ("Ada Lovelace_417_assignsubmission_file_/01-convolution.ipynb", "Ada Lovelace"),
+        ("lovelaceada_4711_90210_01-convolution.ipynb", "lovelaceada_4711"),
+        ("lovelaceada_LATE_4711_90210_01-convolution-1.ipynb", "lovelaceada_4711"),
+    ],
+)
+def test_names_as_learning_platforms_make_them(path, student):
+    assert student_name(Path(path)) == student
+
+
+def test_the_newest_notebook_of_the_right_assignment_counts(tmp_path):
+    def put(path: str, notebook: object, age: int) -> None:
+        target = tmp_path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(notebook))
+        os.utime(target, (1e9 - age, 1e9 - age))
+
+    put("ada/01-convolution.ipynb", submission(), 20)
+    put("ada/again/01-convolution (1).ipynb", submission(), 10)
+    put("ada/.ipynb_checkpoints/01-convolution.ipynb", submission(), 0)
+    put("ada/02-unet.ipynb", {"cells": [{"metadata": {"nbgrader": {"grade_id": "q2-1"}}}]}, 0)
+    put("bob/report.pdf", "", 0)
+    put("eve/homework.ipynb", {"cells": []}, 0)
+    ada, bob, eve = find_submissions(tmp_path, SOURCE)
+    assert ada.path.name == "01-convolution (1).ipynb" and "2 notebooks" in ada.note
+    assert bob.student == "bob" and "No notebook" in bob.note
+    assert eve.path.name == "homework.ipynb"
+
+
+def test_a_table_holds_no_formula():
+    assert table_text(["student"], [["=1+1"], ["@x"], ["Ada, the first"]]) == (
+        "student\n'=1+1\n'@x\n\"Ada, the first\"\n"
+    )
+
+
+def make_class(folder: Path) -> dict[str, dict[str, int]]:
+    """Thirty submissions; gives the points that each must get."""
+    expected = {}
+
+    def hand_in(student: str, notebook: dict | bytes, zero=(), lost=None) -> None:
+        target = folder / student / f"{NAME}.ipynb"
+        target.parent.mkdir(parents=True)
+        target.write_bytes(notebook if isinstance(notebook, bytes) else json.dumps(notebook).encode())
+        expected[student] = {p: 0 if p in zero else FULL[p] - (lost or {}).get(p, 0) for p in PARTS}
+
+    words = "Many small kernels, with two poolings and skips: $270 C^2$ weights against $3721 C^2$."
+    for i in range(6):
+        hand_in(f"right {i}", submission(words=words if i % 2 else ""))
+    for i, mistake in enumerate(SOURCE.mistakes[:24:2]):
+        hand_in(f"wrong-{i:02}", submission(wrong=mistake), lost={mistake.part: mistake.loses})
+    for i in range(1, 5):
+        hand_in(f"half_{i}", submission(right=PARTS[:i]), zero=PARTS[i:])
+    hand_in("empty", submission(right=()), zero=PARTS)
+    hand_in("no notebook", b"%PDF-1.7", zero=PARTS)
+    hand_in("raises", submission(cells=["raise SystemError('<script>alert(1)</script>')"]))
+    hand_in("deleted", submission(drop=("q1-5", "q1-1-check")), zero=["1.5"])
+    hand_in("patches", submission(right=(), cells=[PATCH]), zero=PARTS)
+    steals = submission(right=["1.1"], cells=[STEAL])
+    hand_in("steals", steals, zero=PARTS[1:] if sealed() else ())
+    hand_in("leaves", submission(cells=["import os; os._exit(3)"]))
+    hand_in("=1+1", submission(right=PARTS[:2]), zero=PARTS[2:])
+    assert len(expected) == 30
+    return expected
+
+
+def test_a_class_of_thirty_stopped_half_way(tmp_path):
+    """Killed, started again: what was graded stays, nobody is missing, and all points are as they must be."""
+    expected = make_class(tmp_path / "class")
+    out = tmp_path / "grades" / NAME
+    command = [sys.executable, "-m", "tools.grade", str(tmp_path / "class"), "--out", str(out.parent)]
+    command += ["--jobs", "2"]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(list(out.glob("results/*.json"))) < 12:
+        assert first.poll() is None, "it ended before it could be killed"
+        time.sleep(0.1)
+    first.kill()
+    first.wait()
+    time.sleep(2)  # its own processes notice, and end
+    kept = {p: p.stat().st_mtime_ns for p in out.glob("results/*.json")}
+    assert 12 <= len(kept) < 30
+    time.sleep(1)
+    assert {p: p.stat().st_mtime_ns for p in out.glob("results/*.json")} == kept, "its processes go on"
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert all(p.stat().st_mtime_ns == stamp for p, stamp in kept.items())
+
+    before = (out / "points.csv").read_bytes()
+    rows = {row["student"].lstrip("'"): row for row in csv.DictReader((out / "points.csv").open())}
+    assert len(rows) == 30
+    columns = [(t, f"{t.name} ({t.points})") for t in SOURCE.tests if t.kind != "words"]
+    for student, due in expected.items():
+        row = rows[student.lstrip("'")]
+        got = {p: sum(int(row[name]) for t, name in columns if t.part == p) for p in PARTS}
+        assert got == due, f"{student}: {got}, expected {due}"
+        assert int(row[f"total ({SOURCE.points})"]) == sum(due.values())
+    assert "<script>" not in (out / "feedback" / "raises.html").read_text()
+    assert "&lt;script&gt;" in (out / "feedback" / "raises.html").read_text()
+
+    canvas = list(csv.reader((out / "canvas.csv").open()))
+    assert canvas[0] == ["Student", "ID", "SIS Login ID", "Section", SOURCE.title]
+    assert canvas[1][0].strip() == "Points Possible" and canvas[1][-1] == str(SOURCE.points)
+    assert next(csv.reader((out / "moodle.csv").open())) == ["Full name", SOURCE.title, "Feedback comments"]
+
+    manual = out / "manual.csv"
+    lines = list(csv.DictReader(manual.open()))
+    assert [line["student"] for line in lines] == ["right 1", "right 3", "right 5"]
+    manual.write_text(manual.read_text().replace("right 3,1.6,4,,", "right 3,1.6,4,3,no loss is named"))
+    results = grade_class(NAME, tmp_path / "class", out, 1, progress=False)
+    assert [r.automatic for r in results if r.student == "right 3"] == [sum(FULL.values()) + 3]
+    assert "no loss is named" in (out / "feedback" / f"{safe('right 3')}.html").read_text()
+    assert (out / "points.csv").read_bytes() != before
+    manual.write_text(manual.read_text().replace(",3,no loss", ",9,no loss"))
+    with pytest.raises(SystemExit, match="from 0 to 4"):
+        grade_class(NAME, tmp_path / "class", out, 1, progress=False)
+
+
+def test_the_student_notebook_runs_to_the_first_open_part_and_says_what_to_do():
+    """As Run All does it: the first check stops, in one line."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    done = []
+    for cell in json.loads((assignments.RELEASE / f"{NAME}.ipynb").read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            result = shell.run_cell(text(cell))
+            if not result.success:
+                break
+            done.append(cell["id"])
+    assert done == ["install", "imports", "size"]
+    assert "1.1 out_size: not done yet. Write it in the cell above" in str(result.error_in_exec)
+    assert result.error_in_exec._render_traceback_() == [f"\033[1;33m{result.error_in_exec}\033[0m"]

@@ -1,0 +1,281 @@
+"""The assignments: their sources, the version for students, and the table of mistakes.
+
+    python -m tools.assignments release [--check]
+    python -m tools.assignments table [--check]
+
+`release` writes exercises/release/*.ipynb, without solutions and hidden tests, and packs each with a README
+into _build/exercises/*.zip. `table` writes the table of mistakes into the instructor's guide. With --check
+nothing is written: what differs is named, and the exit status is 1.
+
+A source is a notebook as nbgrader reads it. The parts are told apart by their `grade_id`:
+
+    q1-2          the student's cell: code with a solution region, or (graded by hand) an answer in words
+    q1-2-check    the check that the student sees
+    q1-2-hidden   tests that only the grader has
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import zipfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from tools import links, notebooks
+
+ROOT = Path(__file__).resolve().parents[1]
+EXERCISES = ROOT / "exercises"
+RELEASE = EXERCISES / "release"
+ZIPS = ROOT / "_build" / "exercises"
+GUIDE = ROOT / "book" / "back" / "instructors.md"
+GRADE_ID = re.compile(r"q(\d+)-(\d+)(-check|-hidden)?")
+SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION.*?### END SOLUTION[^\n]*", re.MULTILINE | re.DOTALL)
+HIDDEN = re.compile(
+    r"^[ \t]*### BEGIN HIDDEN TESTS.*?### END HIDDEN TESTS[^\n]*\n?", re.MULTILINE | re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Test:
+    """One graded cell. kind: "check" (the student has it too), "hidden", or "words" (graded by hand)."""
+
+    part: str  # as "1.2"
+    kind: str
+    points: int
+    source: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.part} {self.kind}"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong solution of the kind that students write: an edit of the right one.
+
+    loses: how many points; says: a piece of the sentence with which the first failing test explains it.
+    """
+
+    part: str
+    mistake: str
+    loses: int
+    says: str
+    replace: str = ""
+    by: str = ""
+    code: str = ""
+
+    def applied_to(self, source: str) -> str:
+        """The student's cell with this mistake in it."""
+        if self.code:
+            return self.code
+        if source.count(self.replace) != 1:
+            raise ValueError(
+                f"{self.part}, {self.mistake!r}: {self.replace!r} is in the solution "
+                f"{source.count(self.replace)} times, not once."
+            )
+        return source.replace(self.replace, self.by)
+
+
+@dataclass
+class Assignment:
+    """One folder of exercises/: its source notebook, and what mistakes.yml says about it."""
+
+    path: Path  # exercises/01-convolution/01-convolution.ipynb
+    cells: list[dict] = field(repr=False)
+
+    @classmethod
+    def read(cls, name: str, folder: Path = EXERCISES) -> Assignment:
+        path = folder / name / f"{name}.ipynb"
+        if not path.exists():
+            sys.exit(f"There is no assignment {name!r}; there are: {', '.join(names(folder))}.")
+        return cls(path, json.loads(path.read_text(encoding="utf-8"))["cells"])
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def number(self) -> str:
+        return str(int(self.name[:2]))
+
+    @property
+    def title(self) -> str:
+        return text(self.cells[0]).partition("\n")[0].removeprefix("# ")
+
+    @cached_property
+    def tests(self) -> list[Test]:
+        """All that is graded, in order."""
+        found = []
+        for cell in self.cells:
+            data = cell["metadata"].get("nbgrader", {})
+            if data.get("grade"):
+                number, part, suffix = GRADE_ID.fullmatch(data["grade_id"]).groups()
+                kind = (suffix or "-words")[1:]
+                found.append(Test(f"{number}.{part}", kind, data["points"], text(cell)))
+        return found
+
+    def solution(self, part: str) -> dict:
+        """The student's cell of a part."""
+        return next(cell for cell in self.cells if part_of(cell) == part)
+
+    @cached_property
+    def settings(self) -> dict:
+        import yaml
+
+        return yaml.safe_load((self.path.parent / "mistakes.yml").read_text(encoding="utf-8"))
+
+    @property
+    def mistakes(self) -> list[Mistake]:
+        return [Mistake(**{**m, "part": str(m["part"])}) for m in self.settings["mistakes"]]
+
+    @property
+    def rubric(self) -> dict[str, str]:
+        """What a good answer in words holds, by part: for the person who grades it."""
+        found = {}
+        for cell in (self.solution(t.part) for t in self.tests if t.kind == "words"):
+            region = SOLUTION.search(text(cell))[0].split("\n")[1:-1]
+            found[part_of(cell)] = "\n".join(region).strip()
+        return found
+
+    @property
+    def points(self) -> int:
+        return sum(test.points for test in self.tests)
+
+
+def names(folder: Path = EXERCISES) -> list[str]:
+    return sorted(path.parent.name for path in folder.glob("[0-9][0-9]-*/*.ipynb"))
+
+
+def text(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def grade_id(cell: dict) -> str:
+    return cell["metadata"].get("nbgrader", {}).get("grade_id", "")
+
+
+def part_of(cell: dict) -> str:
+    """The part that a student's cell answers, as "1.2"; "" if none."""
+    found = GRADE_ID.fullmatch(grade_id(cell))
+    return f"{found[1]}.{found[2]}" if found and not found[3] else ""
+
+
+def released(cells: list[dict]) -> dict:
+    """The notebook for students."""
+    return {
+        "cells": [released_cell(cell) for cell in cells],
+        "metadata": notebooks.METADATA,
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+
+
+def released_cell(cell: dict) -> dict:
+    """A cell for students: solutions become stubs as nbgrader's, hidden tests go, locked cells lock."""
+    cell = json.loads(json.dumps(cell))
+    data = cell["metadata"].get("nbgrader")
+    source = text(cell)
+    if cell["cell_type"] == "code":
+        cell.update(outputs=[], execution_count=None)
+        source = SOLUTION.sub(r"\1# YOUR CODE HERE\n\1raise NotImplementedError()", source)
+        source = HIDDEN.sub("", source)
+    else:
+        source = SOLUTION.sub("YOUR ANSWER HERE", source)
+    cell["source"] = source.rstrip().splitlines(keepends=True)
+    if data:
+        cell["metadata"]["deletable"] = False
+        if data["locked"]:
+            cell["metadata"]["editable"] = False
+    return cell
+
+
+def wanted() -> dict[Path, str]:
+    """The student notebooks, each with the text that it should have."""
+    return {
+        RELEASE / f"{name}.ipynb": notebooks.dump(released(Assignment.read(name).cells)) for name in names()
+    }
+
+
+def release(check: bool) -> None:
+    files = wanted()
+    settle(files, check, "make release")
+    if check:
+        return
+    for path in set(RELEASE.glob("*.ipynb")) - set(files):
+        path.unlink()
+    ZIPS.mkdir(parents=True, exist_ok=True)
+    for path in files:
+        assignment = Assignment.read(path.stem)
+        target = ZIPS / f"{path.stem}.zip"
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in ((path.name, files[path]), ("README.md", readme(assignment))):
+                entry = zipfile.ZipInfo(f"{path.stem}/{name}", (2020, 1, 1, 0, 0, 0))  # equal bytes each time
+                archive.writestr(entry, content)
+        print(target.relative_to(ROOT))
+
+
+def readme(assignment: Assignment) -> str:
+    home = links.repository(ROOT)
+    parts = sum(test.kind == "check" for test in assignment.tests)
+    return f"""# {assignment.title}
+
+{parts} parts in code and one in words, {assignment.points} points.
+
+1. Install the package, in an environment with Python 3.10 or newer:
+
+       pip install jupyterlab matplotlib "u2learn @ git+{home}"
+
+2. Open the notebook (`jupyter lab {assignment.name}.ipynb`) or upload it to Google Colab, and run it.
+3. Fill in the cells that say YOUR CODE HERE; run the check below each: green is done, red says why not.
+4. Before you hand in: restart the kernel, run all cells, save. Hand in the notebook, with its name unchanged.
+
+More in the student's page of the book: {links.site(home)}book/back/students.html
+"""
+
+
+def table() -> str:
+    """All mistakes of all assignments with what they cost, as Markdown."""
+    lines = []
+    for assignment in map(Assignment.read, names()):
+        mistakes = assignment.mistakes
+        lines += [
+            f"::::{{dropdown}} {assignment.title}: {len(mistakes)} wrong solutions",
+            "| part | points | mistake | loses | what the student reads |",
+            "|---|--:|---|--:|---|",
+        ]
+        for m in mistakes:
+            of = sum(t.points for t in assignment.tests if t.part == m.part)
+            cells = [m.part, str(of), m.mistake, str(m.loses), f"… {m.says} …"]
+            lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
+        lines += ["::::", ""]
+    return "\n".join(lines[:-1])
+
+
+def settle(files: dict[Path, str], check: bool, command: str) -> None:
+    """Write the files that differ from what they should be; with `check`, name them and fail."""
+    stale = [p for p, content in files.items() if not p.exists() or p.read_text(encoding="utf-8") != content]
+    listed = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+    if check and stale:
+        sys.exit(f"Not up to date: {listed}. Run `{command}`.")
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files[path], encoding="utf-8")
+    print(f"Written: {listed}." if stale else "All is up to date.")
+
+
+def main(arguments: list[str]) -> None:
+    check = "--check" in arguments
+    if arguments[:1] == ["release"]:
+        release(check)
+    elif arguments[:1] == ["table"]:
+        guide = GUIDE.read_text(encoding="utf-8")
+        settle({GUIDE: links.block(guide, "mistakes", table(), GUIDE)}, check, "make table")
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

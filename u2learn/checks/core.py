@@ -1,0 +1,288 @@
+"""What all checks share: the two lines, the call of a student's function, and comparing with suspects."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import reprlib
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+MODULES = {
+    "1": "convolution",
+    "2": "unet",
+    "3": "scores",
+    "4": "pairs",
+    "5": "windows",
+    "6": "rsu",
+    "7": "u2net",
+    "8": "project",
+}
+GREEN, RED, YELLOW, PLAIN = "\033[1;32m", "\033[1;31m", "\033[1;33m", "\033[0m"
+QUESTIONS: dict[str, tuple[str, Callable]] = {}
+
+
+class NotYet(AssertionError):
+    """What a check has to say, in one sentence. A notebook shows it as one line, without a traceback."""
+
+    colour = RED
+
+    def _render_traceback_(self) -> list[str]:  # asked for by IPython
+        return [f"{self.colour}{self}{PLAIN}"]
+
+
+class NotDone(NotYet):
+    """The part is as it was handed out."""
+
+    colour = YELLOW
+
+
+class Mistake(Exception):
+    """Raised inside a question: what is wrong with the answer."""
+
+
+def check(part: str, *answers: Any, seed: int | None = None) -> None:
+    """Check the answers to one part of an assignment, as `check("1.2", conv2d)`.
+
+    Prints a green line if all cases agree. The cases are new each time, unless a `seed` is given.
+
+    Raises:
+        NotYet: the answer is wrong; the message says how. Notebooks show it as one red line.
+        ValueError: there is no such part.
+    """
+    module = MODULES.get(part.partition(".")[0])
+    if module:
+        importlib.import_module(f"u2learn.checks.{module}")
+    if part not in QUESTIONS:
+        raise ValueError(f"There is no part {part!r}; the assignments are {', '.join(MODULES)}.")
+    what, question = QUESTIONS[part]
+    generator = torch.Generator().manual_seed(random.getrandbits(32) if seed is None else seed)
+    try:
+        proof = question(generator, *answers)
+    except NotImplementedError:
+        raise NotDone(
+            f"○ {part} {what}: not done yet. Write it in the cell above (delete the line with "
+            "NotImplementedError), run that cell, then this one."
+        ) from None
+    except Mistake as mistake:
+        raise NotYet(f"✗ {part} {what}: {mistake}") from None
+    print(f"{GREEN}✓ {part} {what}: {proof}{PLAIN}")
+
+
+def question(part: str, what: str) -> Callable:
+    """Register a question: a function of a generator and the answers that returns what it proved."""
+
+    def register(function: Callable) -> Callable:
+        QUESTIONS[part] = what, function
+        return function
+
+    return register
+
+
+def call(function: Callable, *args: Any, forbid: Sequence[str] = (), note: str = "", **kwargs: Any) -> Any:
+    """Call a student's function; what it raises becomes a sentence with the arguments and the line.
+
+    forbid: names of PyTorch functions that may not be used in it. note: said about the arguments.
+    """
+    if not callable(function):
+        raise Mistake(f"expected a function, got {shown(function)}.")
+    try:
+        if hasattr(function, "remote_type"):
+            return function.remote_call(args, kwargs, forbid)
+        with Forbid(forbid):
+            return function(*args, **kwargs)
+    except (NotImplementedError, Mistake):
+        raise
+    except Exception as error:
+        where = getattr(error, "line", None) or last_line(error)
+        given = ", ".join([shown(a) for a in args] + [f"{k}={shown(v)}" for k, v in kwargs.items()])
+        name = getattr(function, "__name__", type(function).__name__)
+        text = str(error).split("\n")[0][:300]
+        raise Mistake(
+            f"{name}({given}){note} raised {type(error).__name__}: {text}"
+            + (f" (in your line `{where}`)" if where else "")
+        ) from None
+
+
+class Forbid(TorchFunctionMode):
+    """While active, PyTorch functions of these names are refused."""
+
+    def __init__(self, names: Sequence[str]):
+        super().__init__()
+        self.names = set(names)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__name__", "") in self.names:
+            raise Mistake(f"{function.__name__} does the whole work for you: write it yourself here.")
+        return function(*args, **(kwargs or {}))
+
+
+def last_line(error: Exception) -> str:
+    """The line of the student's code that raised: the last one that is in a notebook's cell."""
+    frames = traceback.extract_tb(error.__traceback__)
+    mine = [f for f in frames if "ipykernel" in f.filename or f.filename.startswith("<")]
+    return (mine[-1].line or "") if mine else ""
+
+
+def gradient(function: Callable, x: Tensor | list[Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    """d function(x, ...) / d x, for a function of a student that gives one number; x may be in a list."""
+    if hasattr(function, "remote_type"):
+        return function.remote_gradient(x, *args, **kwargs)
+    leaf = (x[0] if isinstance(x, list) else x).clone().requires_grad_()
+    value = function([leaf] if isinstance(x, list) else leaf, *args, **kwargs)
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        raise Mistake(
+            "no gradient flows back from the result: keep everything in tensors, without .item(), .detach(), "
+            "argmax or a comparison."
+        )
+    return torch.autograd.grad(value, leaf)[0]
+
+
+class Cases:
+    """Compares answers case by case, and at the end says which mistake explains all of them.
+
+    A suspect is a mistake that one often makes: what to say about it, and what it would give in this case
+    (a value, or a function that computes it). It is blamed only if it gives what the student's code gave in
+    every case, the right ones included.
+    """
+
+    def __init__(self, what: str = "the result", tolerance: float = 1e-4):
+        self.what, self.tolerance = what, tolerance
+        self.seen: list[tuple[Any, Any, Mapping[str, Any] | Callable[[], Mapping[str, Any]], str]] = []
+
+    def add(
+        self,
+        got: Any,
+        want: Any,
+        suspects: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+        case: str = "",
+    ) -> None:
+        """One case. `case` says to the student which one it was."""
+        self.seen.append((got, want, suspects or {}, case))
+
+    def done(self, proof: str) -> str:
+        """`proof`, if all cases agree.
+
+        Raises:
+            Mistake: they do not.
+        """
+        wrong = [c for c in self.seen if not self._same(c[0], c[1])]
+        if not wrong:
+            return proof
+        got, want, _, case = wrong[0]
+        for message in self._explaining():
+            raise Mistake(f"{message} ({self._told(got, want, case)}).")
+        if isinstance(want, Tensor):
+            raise Mistake(f"{difference(got, want, self.what)}{f' ({case})' if case else ''}.")
+        missing = " Is a `return` missing?" if got is None else ""
+        raise Mistake(f"{self._told(got, want, case)}.{missing}")
+
+    def _same(self, a: Any, b: Any) -> bool:
+        return same(a, b, self.tolerance) if isinstance(b, Tensor) else equal(a, b)
+
+    def _told(self, got: Any, want: Any, case: str) -> str:
+        if isinstance(want, Tensor) and isinstance(got, Tensor):
+            shapes = f"shape {tuple(got.shape)}, expected {tuple(want.shape)}"
+            return case if got.shape == want.shape else f"{case}{': ' if case else ''}{shapes}"
+        return f"{case}{': ' if case else ''}got {shown(got)}, expected {shown(want)}"
+
+    def _explaining(self) -> list[str]:
+        """The suspects that fit all cases, the best known first."""
+        left: dict[str, None] | None = None
+        for got, _, suspects, _ in self.seen:
+            suspects = suspects() if callable(suspects) else suspects
+            if suspects:
+                fit = [m for m, s in suspects.items() if (left is None or m in left) and self._fits(got, s)]
+                left = dict.fromkeys(fit)
+        return list(left or {})
+
+    def _fits(self, got: Any, suspect: Any) -> bool:
+        if callable(suspect):
+            try:
+                suspect = suspect()
+            except Exception:  # a mistake that cannot even be made in this case
+                return False
+        return self._same(got, suspect)
+
+
+def same(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
+    """Whether two tensors agree, to a share `tolerance` of the largest number."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape != b.shape:
+        return False
+    a, b = a.detach().double(), b.detach().double()
+    scale = max(1.0, float(b.abs().nan_to_num(0, 0, 0).amax())) if b.numel() else 1.0
+    return torch.allclose(a, b, rtol=0, atol=tolerance * scale, equal_nan=True)
+
+
+def difference(got: Any, want: Tensor, what: str) -> str:
+    """How an answer differs from the tensor that it should be, in words."""
+    if got is None:
+        return f"{what} is None: is a `return` missing?"
+    if not isinstance(got, Tensor):
+        return f"{what} should be a tensor, got {shown(got)}"
+    if got.shape != want.shape:
+        return f"{what} has the shape {tuple(got.shape)}, expected {tuple(want.shape)}"
+    if got.is_floating_point() and not bool(got.isfinite().all()) and bool(want.isfinite().all()):
+        return f"{what} holds NaN or infinity"
+    a, b = got.detach().double(), want.detach().double()
+    if a.numel() > 1 and float(b.abs().amin()) > 0:
+        ratio = a / b
+        if float(ratio.std()) < 1e-4 and abs(float(ratio.mean())) > 1e-8:
+            return f"{what} is {float(ratio.mean()):.4g} times what it should be, everywhere"
+    if a.numel() > 1 and float((a - b).std()) < 1e-5:
+        return f"{what} is off by {float((a - b).mean()):.4g} everywhere"
+    if a.ndim >= 2:
+        for axis, name in ((-1, "left and right"), (-2, "top and bottom")):
+            if same(got.flip(axis), want):
+                return f"{what} has {name} exchanged"
+        if same(got.transpose(-1, -2), want):
+            return f"{what} has rows and columns exchanged"
+        if min(a.shape[-2:]) > 6 and same(got[..., 2:-2, 2:-2], want[..., 2:-2, 2:-2]):
+            return f"{what} is right inside and wrong at the border: look at the padding"
+    place = tuple(int(i) for i in torch.unravel_index((a - b).abs().argmax(), a.shape)) if a.ndim else ()
+    at = f" at {list(place)}" if place else ""
+    return f"{what} has the right shape and wrong values: {a[place]:.5g}{at}, expected {b[place]:.5g}"
+
+
+def equal(a: Any, b: Any) -> bool:
+    if isinstance(b, (tuple, list)):
+        return isinstance(a, (tuple, list)) and len(a) == len(b) and all(map(equal, a, b))
+    if isinstance(b, float):
+        return isinstance(a, (int, float)) and (abs(a - b) <= 1e-5 * max(1, abs(b)) or (a != a and b != b))
+    return type(a) is type(b) and a == b
+
+
+def shown(value: Any) -> str:
+    """A value in a few characters: tensors by shape."""
+    if isinstance(value, Tensor):
+        kind = str(value.dtype).removeprefix("torch.")
+        return f"a {kind} tensor {tuple(value.shape)}" if value.ndim else f"a tensor of {value.item():.5g}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"a {value.dtype} array {tuple(value.shape)}"
+    if callable(value):
+        return getattr(value, "__name__", type(value).__name__)
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return reprlib.repr(value)
+
+
+def integers(generator: torch.Generator, *bounds: tuple[int, int]) -> list[int]:
+    """A random integer for each (low, high), both included."""
+    return [int(torch.randint(low, high + 1, (), generator=generator)) for low, high in bounds]
+
+
+def normal(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator)
+
+
+def uniform(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(*shape, generator=generator)
+
+
+def one_of(generator: torch.Generator, choices: Sequence) -> Any:
+    return choices[integers(generator, (0, len(choices) - 1))[0]]
