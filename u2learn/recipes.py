@@ -305,9 +305,9 @@ def _small(dataset: str) -> Recipe:
         weight_decay=0.01,
         warm_up=0.2,
         ema=0.995,
-        iterations=4400,
+        iterations=6400,
         flips="hvt",
-        evaluations=2,
+        evaluations=1,
     )
 
 
