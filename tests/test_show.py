@@ -784,6 +784,10 @@ def test_hce_steps_mark_every_click():
     assert len(crosses) == 2 and all((steps.remove.islands | steps.fill.islands)[y, x] for x, y in crosses)
     tall = show.hce_steps(np.tile(pred.T, (2, 1)), np.tile(mask.T, (2, 1)))
     assert len({axis.get_subplotspec().rowspan.start for axis in tall.axes}) == 1  # four in a row
+    corner = np.zeros((40, 60), bool)
+    corner[5:15, 40:50] = corner[15:25, 50:58] = True  # two squares that touch at a corner are one island
+    touching = show.hce_steps(corner, np.zeros_like(corner), relax=0)
+    assert [line.get_marker() for line in touching.axes[3].get_lines()] == ["X"]
     perfect = show.hce_steps(mask, mask)
     assert "HCE = 0" in perfect.axes[3].get_title() and not perfect.axes[3].get_lines()
     for values, words in (((pred * 255, mask), "divide 8-bit"), ((pred, mask * 255), "mask > 127")):
