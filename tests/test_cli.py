@@ -298,8 +298,90 @@ def test_evaluate_official_weights_beside_what_was_reported(tiny, monkeypatch, c
     assert "model.pth" in failure("evaluate", "--weights", "model.pth", "--recipe", "drive-paddle")
 
 
+# Two tests of one training, and a third recipe that needs another one.
+SALIENT = [
+    Recipe(
+        f"{dataset}-tiny",
+        dataset,
+        "u2net_small",
+        split=split,
+        model_options={"mid": 2, "out": 2},
+        num_classes=1,
+        square=40,
+        normalisation="maximum",
+        crop=(36, 36),
+        batch=2,
+        loss="u2net",
+        optimiser="adam",
+        iterations=2,
+        evaluations=1,
+    )
+    for dataset, split in (("duts", "duts"), ("sod", "duts"), ("ecssd", "study"))
+]
+
+
+@pytest.fixture
+def salient(tiny, monkeypatch):
+    """As `tiny`, with recipes of saliency; each set has its own image."""
+    monkeypatch.setattr(recipes, "_catalogue", lambda: {recipe.name: recipe for recipe in SALIENT})
+    monkeypatch.setitem(cli.SUITES, "both", ["duts-tiny", "sod-tiny"])
+    sets = {"duts": [cross(1)], "sod": [cross(2)], "ecssd": [cross(3)]}
+    monkeypatch.setattr(Recipe, "examples", lambda self, part: sets[self.dataset])
+    return tiny
+
+
+def test_one_training_is_tested_on_several_sets(salient, monkeypatch, capsys):
+    trained, train_it = [], cli.training.train
+
+    def counted(recipe, folder, **rest):
+        trained.append((recipe.name, folder.name))
+        return train_it(recipe, folder, **rest)
+
+    monkeypatch.setattr(cli.training, "train", counted)
+    run("reproduce", "both", "--seeds", 1)
+    assert set(trained) == {("duts-tiny", "duts-tiny-seed0")}
+    found = {name: results.records()[f"{name}-seed0"] for name in ("duts-tiny", "sod-tiny")}
+    assert all(results.is_current(record) for record in found.values())
+    assert found["sod-tiny"]["recipe"]["dataset"] == "sod"
+    assert found["sod-tiny"]["seconds"] == found["duts-tiny"]["seconds"]
+    assert found["sod-tiny"]["scores"] != found["duts-tiny"]["scores"]
+    capsys.readouterr()
+    run("evaluate", salient / "runs" / "duts-tiny-seed0", "--recipe", "sod-tiny")
+    out = capsys.readouterr().out
+    assert f"{found['sod-tiny']['scores']['image']['mae']:.4f}" in out and "max_f" in out
+    message = failure("evaluate", salient / "runs" / "duts-tiny-seed0", "--recipe", "ecssd-tiny")
+    assert "ecssd-tiny, seed 0, needs another training" in message
+    assert "no file nowhere" in failure("evaluate", "nowhere", "--recipe", "sod-tiny")
+
+
+def test_official_saliency_weights_beside_what_was_reported(salient, monkeypatch, capsys):
+    """Fractions stay fractions; a network without training does not find what the paper's finds."""
+    recipe = recipes.Recipe(
+        "ecssd-u2net-small", "ecssd", "u2net_small", split="duts", num_classes=1, square=320, crop=(288, 288)
+    )
+    monkeypatch.setattr(recipes, "_catalogue", lambda: {recipe.name: recipe})
+    torch.save(u2learn.to_official(u2learn.u2net_small()), salient / "net.pth")
+    run("evaluate", "--weights", salient / "net.pth", "--recipe", "ecssd-u2net-small", "--record")
+    out = capsys.readouterr().out
+    record = json.loads((salient / "results" / "ecssd-u2net-small-official.json").read_text())
+    rows = {"maxF": ("max_f", 0.943), "MAE": ("mae", 0.041), "relaxFb": ("relaxed_f", 0.808)}
+    for metric, (score, reported) in rows.items():
+        ours = record["scores"]["image"][score]
+        assert f"{metric:13} reported {reported}, here {ours:.4f}, difference {ours - reported:+.4f}" in out
+    assert set(record["scores"]) == {"image"} and len(record["curve"]["recall"]) == 64
+
+
+def test_predict_writes_the_saliency_of_a_run(salient, capsys):
+    run("train", "ecssd-tiny")
+    photograph(salient / "x.png", (37, 53))
+    run("predict", salient / "x.png", "--weights", salient / "runs" / "ecssd-tiny-seed0")
+    assert Image.open(salient / "x-saliency.png").size == (53, 37)
+    assert set(np.unique(np.asarray(Image.open(salient / "x-mask.png")))) <= {0, 255}
+
+
 def test_suites_name_recipes_that_there_are():
     assert len(cli.SUITES["retina-openmmlab"]) == 24 and len(cli.SUITES["retina-paddle"]) == 4
+    assert len(cli.SUITES["saliency"]) == 12 and len(cli.SUITES["dis"]) == 5
     assert {name for suite in cli.SUITES.values() for name in suite} <= set(recipes.names())
 
 

@@ -15,10 +15,12 @@ from torch import nn
 
 from u2learn import recipes, results, to_official, unet_s5_d16
 from u2learn.data.augment import Augmentation
+from u2learn.data.objects import salient
 from u2learn.data.pairs import Example
 from u2learn.data.streets import SyntheticStreets
-from u2learn.inference import evaluate, load_model
+from u2learn.inference import evaluate, load_model, saliency
 from u2learn.metrics.overlap import OverlapScores
+from u2learn.metrics.saliency import score_saliency
 from u2learn.models.weights import read_tensors, write_tensors
 from u2learn.recipes import Recipe, get
 from u2learn.training import train
@@ -101,11 +103,18 @@ def test_no_record_is_said_in_a_sentence(folder):
 def test_the_projects_own_records_are_complete():
     results.records.cache_clear()
     for name, record in results.records().items():
-        assert set(record["scores"]) == set(results.PROTOCOLS), name
-        for scores in record["scores"].values():
-            assert (
-                0.5 < scores["dice"] < 1 and scores["dice"] <= 2 * scores["iou"] / (1 + scores["iou"]) + 1e-3
-            )
+        made_by = record.get("recipe") or record.get("official") or {"num_classes": 2}
+        if made_by["num_classes"] == 1:
+            assert {"image"} <= set(record["scores"]) <= set(results.SALIENCY_PROTOCOLS), name
+            for scores in record["scores"].values():
+                assert 0.5 < scores["max_f_curves"] <= scores["max_f"] < 1 and 0 < scores["mae"] < 0.2
+        else:
+            assert set(record["scores"]) == set(results.PROTOCOLS), name
+            for s in record["scores"].values():
+                assert 0.5 < s["dice"] < 1 and s["dice"] <= 2 * s["iou"] / (1 + s["iou"]) + 1e-3
+        if "official" in record:
+            assert name == f"{made_by['name']}-official"
+            assert Recipe.from_json(json.dumps(made_by)) == get(made_by["name"])
         if "recipe" in record:
             assert name == f"{record['recipe']['name']}-seed{record['seed']}" and results.is_current(record)
 
@@ -141,6 +150,9 @@ def test_best_reported(dataset, unet, wnet):
     assert float(results.best_reported(dataset, "W-Net")) == wnet
 
 
+DIS_VD = {"maxF": "0.748", "Fw": "0.656", "MAE": "0.090", "Sm": "0.781", "E-measure(mean)": "0.823"}
+
+
 @pytest.mark.parametrize(
     ("name", "due"),
     [
@@ -150,8 +162,17 @@ def test_best_reported(dataset, unet, wnet):
         ("chase-paddle", {"DICE": "88.54", "mIoU": "80.87", "AUC ROC": "95.69"}),
         ("cityscapes-fcn-ce", {"mIoU": "69.10", "mIoU(ms+flip)": "71.05", "fps": "3.05"}),
         ("cityscapes-paddle", {"mIoU": "65.00", "mIoU(flip)": "66.02", "mIoU(ms+flip)": "67.29"}),
+        ("ecssd-u2net", {"maxF": "0.951", "MAE": "0.033", "Fw": "0.910", "Sm": "0.928", "relaxFb": "0.836"}),
+        ("dis-vd-u2net", DIS_VD | {"HCE": "1413"}),
+        (
+            "dis-vd-u2net-1024",
+            {"maxF": "0.764", "Fw": "0.667", "MAE": "0.088", "Sm": "0.792"}
+            | {"E-measure(mean)": "0.820", "HCE": "1085"},
+        ),
         ("drive-small", {}),
         ("synthetic-small", {}),
+        ("ecssd-small", {}),
+        ("objects-small", {}),
     ],
 )
 def test_what_was_reported_for_a_recipe(name, due):
@@ -172,6 +193,21 @@ def test_every_retinal_unet_row_has_its_recipe():
     }
     retinal = {item for item in found if recipes.get(item[0]).dataset in results.SETS}
     assert len(retinal) == len(rows) == 24 * 3 + 4 * 3
+
+
+def test_every_u2net_row_of_the_two_papers_has_its_recipe():
+    """Backwards: tables 3 and 4 of one paper, and of the other table 2 and the plain sizes of table 3."""
+    found = {
+        (name, *item)
+        for name in recipes.names()
+        if recipes.get(name).split in ("duts", "dis5k")
+        for item in results.reported_for(recipes.get(name)).items()
+    }
+    assert len(found) == 12 * 5 + (5 + 2) * 6
+    for name, metric, _ in found:
+        protocol, score = results.reported_columns(recipes.get(name))[metric]
+        assert protocol == ("DIS" if name.startswith("dis-") else "image") and score
+        assert set(results.SALIENCY_PROTOCOLS) == {"image", "DIS"}
 
 
 def test_the_best_is_of_six_rows():
@@ -316,6 +352,51 @@ def test_many_classes_are_measured_under_the_street_protocols(tmp_path, monkeypa
         due = evaluate(model, mode, scenes).score()
         assert record["scores"][name]["miou"] == pytest.approx(due["miou"], abs=1e-6)
     assert record["training_flops"] > 0 and json.loads(json.dumps(record)) == record
+
+
+@pytest.mark.parametrize("dataset", ["ecssd", "thin"])
+def test_saliency_is_measured_as_its_papers_do(tmp_path, monkeypatch, dataset):
+    """Maps of 8 bits at the image's own size; thin things under the protocol of DIS as well."""
+    recipe = Recipe(
+        "tiny-salient",
+        dataset,
+        "u2net_small",
+        split="study",
+        model_options={"mid": 2, "out": 2},
+        num_classes=1,
+        square=40,
+        normalisation="maximum",
+        crop=(36, 36),
+        batch=2,
+        loss="bce-iou",
+        optimiser="adamw",
+        iterations=3,
+        evaluations=1,
+    )
+    things = [salient(seed, size) for seed, size in ((1, (40, 60)), (3, (50, 41)))]
+    monkeypatch.setattr(Recipe, "examples", lambda self, part: things)
+    model = train(recipe, tmp_path, device="cpu", progress=False)
+    record = results.measure(tmp_path, "cpu", progress=False)
+    maps = [(saliency(model, e.image, side=40), e.label) for e in things]
+    due = {"image": score_saliency(maps, "maximum", also=("weighted_f", "relaxed_f"))}
+    if dataset == "thin":
+        due["DIS"] = score_saliency(maps, "range", also=("weighted_f", "hce"))
+    assert set(record["scores"]) == set(due)
+    for protocol, scores in due.items():
+        assert record["scores"][protocol] == pytest.approx(scores, abs=1e-6)
+    assert len(record["curve"]["recall"]) == 64
+    assert record["curve"]["recall"] == sorted(record["curve"]["recall"], reverse=True)
+    assert json.loads(json.dumps(record)) == record
+
+
+def test_operations_of_saliency_need_no_image(monkeypatch):
+    """U²-Net's multiply-adds at 320 x 320 are known: 58.598 G, and 19.756 G of the small one."""
+    monkeypatch.setattr(Recipe, "examples", None)
+    for name, known in (("duts-u2net", 58.598e9), ("ecssd-u2net-small", 19.756e9)):
+        counted = results.flops(recipes.get(name))
+        assert counted["image_flops"] == pytest.approx(2 * known, rel=1e-4)
+        share = (288 / 320) ** 2
+        assert counted["training_flops"] == pytest.approx(600_000 * 12 * 3 * 2 * known * share, rel=0.01)
 
 
 def test_the_curve_goes_from_all_to_nothing(measured):

@@ -108,7 +108,7 @@ def evaluate_official(options: argparse.Namespace) -> None:
             protocol, score = columns[metric]
             ours = unit * record["scores"][protocol][score]
             difference = f"{ours - float(value):+.{digits}f}"
-            print(f"{metric:15} reported {value}, here {ours:.{digits}f}, difference {difference}")
+            print(f"{metric:13} reported {value}, here {ours:.{digits}f}, difference {difference}")
     if options.record:
         print(f"Written: {results.write_record(f'{recipe.name}-official', record)}")
 
