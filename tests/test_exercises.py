@@ -2,6 +2,7 @@
 
 import functools
 import re
+import zipfile
 
 import pytest
 
@@ -96,6 +97,22 @@ def test_the_student_notebooks_are_up_to_date():
     assert {p.name for p in assignments.RELEASE.glob("*.ipynb")} == {f"{name}.ipynb" for name in NAMES}
     for path, content in assignments.wanted().items():
         assert path.read_text(encoding="utf-8") == content, "run `make release`"
+
+
+def test_the_table_of_mistakes_is_up_to_date(capsys):
+    assignments.main(["table", "--check"])
+    guide = assignments.GUIDE.read_text(encoding="utf-8")
+    assert all(mistake.mistake in guide for _, mistake in MISTAKES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_package_for_students_holds_a_notebook_and_a_readme(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(assignments, "ZIPS", tmp_path)
+    assignments.main(["release"])
+    with zipfile.ZipFile(tmp_path / f"{name}.zip") as archive:
+        assert archive.namelist() == [f"{name}/{name}.ipynb", f"{name}/README.md"]
+        assert "BEGIN SOLUTION" not in archive.read(f"{name}/{name}.ipynb").decode()
+        assert "pip install" in archive.read(f"{name}/README.md").decode()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,14 +9,15 @@ from conftest import ROOT
 from tools import notebooks
 
 CHAPTERS = sorted((ROOT / "book" / "chapters").glob("*.ipynb"))
+LABS = sorted((ROOT / "book" / "labs").glob("*.ipynb"))
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CHAPTERS + LABS, ids=lambda path: path.stem)
 def test_stored_form(path):
     assert notebooks.problems(path.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CHAPTERS + LABS, ids=lambda path: path.stem)
 def test_enough_outputs_are_compared(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert sum(notebooks.is_checked(cell) for cell in cells if cell["cell_type"] == "code") >= 5
@@ -30,6 +31,19 @@ def test_parts_of_a_chapter(path):
     for heading in ("## Summary", "## Exercises", "## Sources"):
         assert text.count(heading) == 1, f"{heading!r} is there {text.count(heading)} times"
     assert 3 <= text.count("{exercise}") == text.count("{solution}")
+    assert "**Assignment.** In [Assignment" in text and "(../back/students.md)" in text
+
+
+def test_six_labs_hide_their_explanation():
+    (path,) = LABS
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    assert [f"## Lab {i}. " in text for i in range(1, 8)] == [True] * 6 + [False]
+    assert text.count("```{admonition} What is wrong\n:class: dropdown") == 6
+    for i in range(1, 7):
+        ids = [cell["id"] for cell in cells]
+        order = [ids.index(f"lab{i}-{part}") for part in ("script", "answer", "mended")]
+        assert order == sorted(order), "the bug runs first, then comes the explanation, then the cure"
 
 
 GOOD = {

@@ -214,7 +214,7 @@ def release(check: bool) -> None:
             for name, content in ((path.name, files[path]), ("README.md", readme(assignment))):
                 entry = zipfile.ZipInfo(f"{path.stem}/{name}", (2020, 1, 1, 0, 0, 0))  # equal bytes each time
                 archive.writestr(entry, content)
-        print(target.relative_to(ROOT))
+    print(f"Packed: {len(files)} assignments in {ZIPS}.")
 
 
 def readme(assignment: Assignment) -> str:

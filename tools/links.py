@@ -60,8 +60,12 @@ def wanted(root: Path) -> dict[Path, str]:
 
     for chapter in chapters:
         texts[root / chapter.path] = set_install_cell(root / chapter.path, home)
-    for path in sorted((root / "exercises").glob("*/*.ipynb")):
-        texts[path] = set_install_cell(path, home)
+    for pattern in ("book/labs/*.ipynb", "exercises/*/*.ipynb"):
+        for path in sorted(root.glob(pattern)):
+            texts[path] = set_install_cell(path, home)
+
+    path = root / "book" / "back" / "students.md"
+    texts[path] = block(path.read_text(encoding="utf-8"), "exercises", exercise_table(home, root), path)
     return texts
 
 
@@ -181,6 +185,22 @@ def book_table(chapters: list[Chapter]) -> str:
     lines = ["| | chapter | what you build |", "|--:|---|---|"]
     for c in chapters:
         lines.append(f"| {c.number} | [{c.title}](chapters/{Path(c.path).name}) | {c.builds} |")
+    return "\n".join(lines)
+
+
+def exercise_table(home: str, root: Path) -> str:
+    """The assignments, each with its points and a link that opens the student's version in Colab.
+
+    A link in words: the book's pages ask no other server for a picture.
+    """
+    colab = f"https://colab.research.google.com/github/{slug(home)}/blob/{BRANCH}"
+    lines = ["| | assignment | points | open |", "|--:|---|--:|---|"]
+    for path in sorted((root / "exercises" / "release").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        number, title = re.match(r"# Assignment (\d+)\. (.+)", "".join(cells[0]["source"])).groups()
+        points = sum(cell["metadata"].get("nbgrader", {}).get("points", 0) for cell in cells)
+        link = f"{colab}/exercises/release/{path.name}"
+        lines.append(f"| {number} | {title} | {points} | [Colab]({link}) |")
     return "\n".join(lines)
 
 

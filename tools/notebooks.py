@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-STORED = ("book/chapters/*.ipynb", "exercises/[0-9]*/*.ipynb")
+STORED = ("book/chapters/*.ipynb", "book/labs/*.ipynb", "exercises/[0-9]*/*.ipynb")
 CHECKED = "nbval-check-output"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
