@@ -393,10 +393,11 @@ def test_operations_of_saliency_need_no_image(monkeypatch):
     """U²-Net's multiply-adds at 320 x 320 are known: 58.598 G, and 19.756 G of the small one."""
     monkeypatch.setattr(Recipe, "examples", None)
     for name, known in (("duts-u2net", 58.598e9), ("ecssd-u2net-small", 19.756e9)):
-        counted = results.flops(recipes.get(name))
-        assert counted["image_flops"] == pytest.approx(2 * known, rel=1e-4)
+        recipe = recipes.get(name)
+        assert results.image_flops(recipe) == pytest.approx(2 * known, rel=1e-4)
         share = (288 / 320) ** 2
-        assert counted["training_flops"] == pytest.approx(600_000 * 12 * 3 * 2 * known * share, rel=0.01)
+        training = 600_000 * 12 * 3 * 2 * known * share
+        assert results.training_flops(recipe) == pytest.approx(training, rel=0.01)
 
 
 def test_the_curve_goes_from_all_to_nothing(measured):
