@@ -43,7 +43,7 @@ def test_the_empty_release_gets_none(name):
     student = Assignment(read(name).path, released(read(name).cells)["cells"])
     session = Local(sources(student))
     verdicts = grade_cells(read(name), session)
-    assert session.errors == {}
+    assert set(session.errors.values()) <= {"NotImplementedError: "}  # a part that is no function raises
     assert sum(v.earned for v in verdicts) == 0
     assert all("not done" in v.says for v in verdicts)
 
@@ -75,13 +75,11 @@ def test_form_of_the_source(name):
     kinds = [t.kind for t in read(name).tests]
     assert kinds.count("words") == 1
     assert all("Rubric" in rubric for rubric in read(name).rubric.values()) and read(name).rubric
-    for test in read(name).tests:
-        if test.kind != "words":
-            theirs = text(read(name).solution(test.part))
-            asked = names_asked_for(test.source)
-            assert asked and all(re.search(rf"^(def|class) {n}\b|^{n} =", theirs, re.M) for n in asked), (
-                test.name
-            )
+    tests = [test for test in read(name).tests if test.kind != "words"]
+    theirs = "\n".join(text(read(name).solution(part)) for part in {test.part for test in tests})
+    for test in tests:
+        asked = names_asked_for(test.source)
+        assert asked and all(re.search(rf"^(def|class) {n}\b|^{n} =", theirs, re.M) for n in asked), test.name
 
 
 def slow(assignment: Assignment) -> str | None:

@@ -398,7 +398,7 @@ def test_squeezing_reads_single_points_as_scikit_image_does():
     transform = pytest.importorskip("skimage.transform")
     for size in ((37, 61), (20, 20), (128, 90), (40, 40)):
         one = disc(5, size)
-        image, label = training.squeezed(torch.as_tensor(one.image), torch.as_tensor(one.label), 40)
+        image, label = training.sized(one, salient())
         rgb = one.image.transpose(1, 2, 0) / 255
         due = transform.resize(rgb, (40, 40), mode="constant", anti_aliasing=False)
         assert np.abs(image.numpy().transpose(1, 2, 0) - 255 * due).max() <= 0.51  # kept as whole grey levels
