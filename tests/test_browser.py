@@ -40,7 +40,7 @@ def looks(site, request) -> dict[str, dict]:
             wrong = watch(page, address)
             page.goto(f"{address}/{name}", wait_until="networkidle")
             if page.locator(".bd-article .math").count():
-                page.wait_for_selector("mjx-container")
+                page.wait_for_selector("mjx-container", state="attached")  # it may be folded away
             sliders = [move(block) for block in page.locator(".u2-explore").all()]
             found[name] = {"wrong": wrong, "sliders": sliders, **page.evaluate(LOOK)}
             page.close()
