@@ -598,9 +598,12 @@ cli.main(sys.argv[1:])
     (tmp_path / "results").mkdir()
     (tmp_path / "go.py").write_text(script)
     command = [sys.executable, "go.py", "reproduce", "tiny-small", "--seeds", "3"]
-    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    quiet = os.environ | {"TQDM_DISABLE": "1"}
+    both = [subprocess.Popen(command, cwd=tmp_path, env=quiet, text=True, **pipes) for _ in range(2)]
+    outputs, errors = zip(*(process.communicate() for process in both), strict=True)
+    assert [process.returncode for process in both] == [0, 0], errors
+    assert not any("it/s" in error for error in errors), "bars of two processes in one terminal"
     assert len(list((tmp_path / "results").glob("tiny*.json"))) == 3
     trained = (tmp_path / "trained.txt").read_text().split()
     assert set(trained) == {"0", "1", "2"}
@@ -640,3 +643,12 @@ def test_benchmark_says_what_it_measured(tiny, capsys):
     assert ratio == pytest.approx(ours / plain, rel=0.02)
     assert 0 < float(re.search(r"(\d+)% of", out)[1]) < 100
     assert not (tiny / "runs").exists(), "a benchmark leaves no run behind"
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    """As in `u2learn data list | head -1`."""
+    command = [sys.executable, "-m", "u2learn", "data", "list"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert (process.wait(), errors) == (0, b"")

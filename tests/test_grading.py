@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -318,18 +319,22 @@ def test_a_class_of_thirty_stopped_half_way(tmp_path):
         grade_class(NAME, tmp_path / "class", out, 1, progress=False)
 
 
-def test_the_student_notebook_runs_to_the_first_open_part_and_says_what_to_do():
+@pytest.mark.parametrize("name", assignments.names())
+def test_the_student_notebook_runs_to_the_first_open_part_and_says_what_to_do(name):
     """As Run All does it: the first check stops, in one line."""
     from IPython.core.interactiveshell import InteractiveShell
 
     shell = InteractiveShell()
     done = []
-    for cell in json.loads((assignments.RELEASE / f"{NAME}.ipynb").read_text())["cells"]:
+    for cell in json.loads((assignments.RELEASE / f"{name}.ipynb").read_text())["cells"]:
         if cell["cell_type"] == "code":
             result = shell.run_cell(text(cell))
             if not result.success:
                 break
-            done.append(cell["id"])
-    assert done == ["install", "imports", "size"]
-    assert "1.1 out_size: not done yet. Write it in the cell above" in str(result.error_in_exec)
+            done.append(assignments.grade_id(cell))
+    first = Assignment.read(name).number
+    assert done[-1] == f"q{first}-1", "everything before the first check runs"
+    assert re.match(
+        rf"○ {first}\.1 \w+: not done yet\. Write it in the cell above", str(result.error_in_exec)
+    )
     assert result.error_in_exec._render_traceback_() == [f"\033[1;33m{result.error_in_exec}\033[0m"]

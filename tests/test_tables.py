@@ -231,6 +231,10 @@ def test_errors_of_the_sources():
 # --- numbers in the files -----------------------------------------------------------------------------------
 
 
+def test_nothing_is_minus_zero():
+    assert tables._number(-0.0002, "0.943", "+") == "+0.000" and tables._number(-0.0006, "0.943") == "-0.001"
+
+
 def test_numbers_in_prose_follow_their_record(folder):
     results.write_record("drive-small-seed0", made_up("drive-small", 0, 0.8128))
     stale = "It reaches 79.9<!-- drive-small / image / dice --> % here and 12.5 % elsewhere."

@@ -37,7 +37,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
+        sys.stdout.flush()
     except (ValueError, OSError, LookupError, ImportError, *STOPS) as error:
+        if isinstance(
+            error, BrokenPipeError
+        ):  # nobody reads on, and Python would say so once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
         message = error.args[0] if isinstance(error, KeyError) else error
         if isinstance(error, OSError) and error.filename:  # the system's own errors, as "no such file"
             message = f"{error.filename}: {error.strerror}."
@@ -85,13 +91,15 @@ def evaluate(options: argparse.Namespace) -> None:
     recipe = None
     if options.recipe:
         recipe = recipes.get(options.recipe, seed=inference.load_model(options.folder)[1].seed)
-    record = results.measure(options.folder, recipe=recipe)
-    print(_score_table(record["scores"]))
-    if options.export:
+    record, written = results.measure(options.folder, recipe=recipe), []
+    if options.export:  # before anything is printed: whoever reads may have gone, as `head` does
         inference.save_model(options.export, *inference.load_model(options.folder))
-        print(f"Written: {options.export}")
+        written.append(options.export)
     if options.record:
-        print(f"Written: {results.write_record(_record_name(record), record)}")
+        written.append(results.write_record(_record_name(record), record))
+    print(_score_table(record["scores"]))
+    for path in written:
+        print(f"Written: {path}")
 
 
 def evaluate_official(options: argparse.Namespace) -> None:
@@ -100,6 +108,7 @@ def evaluate_official(options: argparse.Namespace) -> None:
         raise ValueError("--export writes what was trained here; official weights stay in their own file.")
     recipe = recipes.get(options.recipe)
     record = results.measure_official(options.weights, recipe)
+    path = results.write_record(f"{recipe.name}-official", record) if options.record else None
     print(_score_table(record["scores"]))
     columns = results.reported_columns(recipe)
     unit, digits = (1, 4) if recipe.num_classes == 1 else (100, 2)
@@ -107,10 +116,12 @@ def evaluate_official(options: argparse.Namespace) -> None:
         if metric in columns:
             protocol, score = columns[metric]
             ours = unit * record["scores"][protocol][score]
-            difference = f"{ours - float(value):+.{digits}f}"
-            print(f"{metric:13} reported {value}, here {ours:.{digits}f}, difference {difference}")
-    if options.record:
-        print(f"Written: {results.write_record(f'{recipe.name}-official', record)}")
+            difference = round(ours - float(value), digits) + 0.0  # which makes 0 of -0
+            print(
+                f"{metric:13} reported {value}, here {ours:.{digits}f}, difference {difference:+.{digits}f}"
+            )
+    if path:
+        print(f"Written: {path}")
 
 
 def compare_maps(options: argparse.Namespace) -> None:
@@ -164,6 +175,7 @@ def reproduce(options: argparse.Namespace) -> None:
         return
     names = SUITES.get(options.suite, [options.suite])
     runs = [recipes.get(name, seed=seed) for seed in range(options.seeds) for name in names]
+    progress = not os.environ.get("TQDM_DISABLE")
     end = time.monotonic() + 60 * options.minutes
     for done, recipe in enumerate(runs):
         print(f"{done + 1} of {len(runs)}: {recipe.name}, seed {recipe.seed}", flush=True)
@@ -174,14 +186,15 @@ def reproduce(options: argparse.Namespace) -> None:
         shared = recipe.for_training()
         folder = runs_folder() / f"{shared.name}-seed{shared.seed}"
         try:
-            training.train(shared, folder, device=options.device, minutes=(end - time.monotonic()) / 60)
+            minutes = (end - time.monotonic()) / 60
+            training.train(shared, folder, device=options.device, progress=progress, minutes=minutes)
         except training.BusyError as busy:
             print(busy, flush=True)
             continue
         except training.TimeIsUpError as stop:
             print(stop)
             return
-        record = results.measure(folder, options.device, recipe=recipe)
+        record = results.measure(folder, options.device, progress, recipe)
         results.write_record(_record_name(record), record)
         print(_score_table(record["scores"]), flush=True)
     for dataset, recipe in {recipe.dataset: recipe for recipe in runs if recipe.split == "mmseg"}.items():

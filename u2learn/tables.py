@@ -190,8 +190,9 @@ def _mean(value: tuple[float, float, int] | None, like: str) -> str:
 
 
 def _number(value: float, like: str, sign: str = "") -> str:
-    """With as many digits as the reported value has."""
-    return f"{value:{sign}.{len(like.partition('.')[2])}f}"
+    """With as many digits as the reported value has, and never -0."""
+    digits = len(like.partition(".")[2])
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
 def _letter(source: str) -> str:
