@@ -19,6 +19,7 @@ from u2learn import cli, recipes, results, tables, training
 from u2learn.data.augment import Augmentation
 from u2learn.data.pairs import Example
 from u2learn.inference import load_model, save_model, segment
+from u2learn.models.weights import read_tensors, write_tensors
 from u2learn.recipes import Recipe
 from u2learn.training import train
 
@@ -390,7 +391,19 @@ def test_an_unknown_suite_is_a_sentence_with_suites_and_recipes(tiny):
     assert "nonsense" in message and "tiny-small" in message and "retina-small" in message
 
 
-def test_an_unfinished_or_broken_run_is_a_sentence(tiny, weights):
+def test_a_run_that_was_stopped_says_so_with_its_scores(tiny, weights, capsys):
+    (tiny / "run").mkdir()
+    tensors, metadata = read_tensors(weights / "checkpoint.safetensors")
+    position = json.loads(metadata["position"]) | {"iteration": 3}
+    write_tensors(
+        tiny / "run" / "checkpoint.safetensors", tensors, metadata | {"position": json.dumps(position)}
+    )
+    run("evaluate", tiny / "run", "--record")
+    assert f"iteration 3 of {TINY.iterations}" in capsys.readouterr().out
+    assert [path.name for path in (tiny / "results").glob("*")] == ["tiny-small-seed0-at-3.json"]
+
+
+def test_a_broken_run_is_a_sentence(tiny, weights):
     (tiny / "run").mkdir()
     assert "checkpoint" in failure("evaluate", tiny / "run")
     whole = (weights / "checkpoint.safetensors").read_bytes()

@@ -115,7 +115,9 @@ def test_the_projects_own_records_are_complete():
         if "official" in record:
             assert name == f"{made_by['name']}-official"
             assert Recipe.from_json(json.dumps(made_by)) == get(made_by["name"])
-        if "recipe" in record:
+        if "unfinished" in record:
+            assert name == f"{made_by['name']}-seed{record['seed']}-at-{record['unfinished']}"
+        elif "recipe" in record:
             assert name == f"{record['recipe']['name']}-seed{record['seed']}" and results.is_current(record)
 
 
@@ -406,14 +408,19 @@ def test_the_curve_goes_from_all_to_nothing(measured):
     assert curve["recall"][0] == 1 and curve["recall"] == sorted(curve["recall"], reverse=True)
 
 
-def test_an_unfinished_run_is_not_measured(trained, tmp_path, monkeypatch):
-    place, _, _ = trained
+def test_an_unfinished_run_is_measured_and_is_no_result(measured, tmp_path, folder, monkeypatch):
+    whole, place, recipe, _ = measured
     tensors, metadata = read_tensors(place / "checkpoint.safetensors")
-    position = json.loads(metadata["position"]) | {"iteration": 12}
+    position = json.loads(metadata["position"]) | {"iteration": 10}
     write_tensors(tmp_path / "checkpoint.safetensors", tensors, metadata | {"position": json.dumps(position)})
-    with pytest.raises(ValueError, match=r"12 of 25") as error:
-        results.measure(tmp_path)
-    assert "\n" not in str(error.value)
+    record = results.measure(tmp_path, progress=False)  # a folder without a log: no evaluation was due yet
+    assert (record["unfinished"], record["log"]) == (10, []) and "unfinished" not in whole
+    assert record["scores"] == whole["scores"]
+    assert record["training_flops"] / 10 == pytest.approx(whole["training_flops"] / 25)
+    monkeypatch.setattr(results.recipes, "get", lambda name, seed: recipe)
+    assert results.is_current(whole) and not results.is_current(record)
+    results.write_record("tiny-seed0-at-10", record)
+    assert results.of_recipe("tiny") == []
 
 
 def test_operations_are_counted_as_by_hand(measured):

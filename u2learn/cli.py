@@ -97,6 +97,9 @@ def evaluate(options: argparse.Namespace) -> None:
         written.append(options.export)
     if options.record:
         written.append(results.write_record(_record_name(record), record))
+    if "unfinished" in record:
+        done, all_ = record["unfinished"], record["recipe"]["iterations"]
+        print(f"This run stands at iteration {done} of {all_}: its scores are no result yet.")
     print(_score_table(record["scores"]))
     for path in written:
         print(f"Written: {path}")
@@ -241,7 +244,8 @@ def runs_folder() -> Path:
 
 
 def _record_name(record: dict) -> str:
-    return f"{record['recipe']['name']}-seed{record['seed']}"
+    name = f"{record['recipe']['name']}-seed{record['seed']}"
+    return f"{name}-at-{record['unfinished']}" if "unfinished" in record else name
 
 
 def _score_table(scores: dict[str, dict]) -> str:

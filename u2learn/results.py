@@ -108,13 +108,14 @@ def write_record(name: str, record: dict) -> Path:
 def measure(
     folder: str | Path, device: str | None = None, progress: bool = True, recipe: Recipe | None = None
 ) -> dict:
-    """The record of a finished run: its recipe, what it cost, and its scores under every protocol.
+    """The record of a run: its recipe, what it cost, and its scores under every protocol.
 
-    It is tested on `device` (default: the GPU if there is one), and as `recipe` says if one is given, which
-    may differ from the run's own in the set that is tested (see `Recipe.for_training`).
+    That of a run which was stopped has its iteration as "unfinished", and is no result (see `is_current`).
+    The test runs on `device` (default: the GPU if there is one), as `recipe` says if one is given, which may
+    differ from the run's own in the set that is tested (see `Recipe.for_training`).
 
     Raises:
-        ValueError: the run is not finished, the recipe asks for another training, or there is no such device.
+        ValueError: the recipe asks for another training, or there is no such device.
     """
     folder = Path(folder)
     model, trained_by = load_model(folder)
@@ -125,19 +126,16 @@ def measure(
             f"{recipe.seed}, needs another training."
         )
     position = json.loads(read_tensors(folder / "checkpoint.safetensors")[1]["position"])
-    if position["iteration"] < recipe.iterations:
-        raise ValueError(
-            f"The run in {folder} is at iteration {position['iteration']} of {recipe.iterations}: "
-            "finish it first; `u2learn train` goes on where it stopped."
-        )
+    done = position["iteration"]
     return {
         "recipe": json.loads(recipe.to_json()),
         "seed": recipe.seed,
+        **({"unfinished": done} if done < recipe.iterations else {}),
         **provenance(position["device"]),
         "seconds": round(position["seconds"], 1),
         "cpu_seconds": round(position["cpu_seconds"], 1),
         "training_memory": position.get("memory"),
-        "training_flops": training_flops(recipe),
+        "training_flops": training_flops(recipe) // recipe.iterations * done,
         "image_flops": image_flops(recipe),
         **_measure_model(model.to(pick_device(device)), recipe, progress),
         "log": [_rounded(line) for line in read_log(folder)],
@@ -392,7 +390,9 @@ def of_recipe(name: str) -> list[dict]:
 
 
 def is_current(record: dict) -> bool:
-    """Was this record made by the recipe that has its name today?"""
+    """Was this record made by the recipe that has its name today, and by all of its iterations?"""
+    if "unfinished" in record:
+        return False
     try:
         made_by = Recipe.from_json(json.dumps(record.get("recipe") or record["official"]))
         return made_by == recipes.get(made_by.name, seed=made_by.seed)

@@ -406,8 +406,9 @@ def device_name(device: str) -> str:
 
 
 def read_log(folder: str | Path) -> list[dict]:
-    """The evaluations of a run, oldest first."""
-    return [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+    """The evaluations of a run, oldest first; none before the first one."""
+    path = Path(folder) / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
