@@ -28,8 +28,9 @@ book: .venv/.ready ## execute the chapters and build the site, warnings are erro
 
 test: .venv/.ready ## run everything that proves the project (lint, tests, chapters, site, browser)
 	@echo "Running the tests, the chapters and the site; this takes some minutes."
+	@$(PY) -m tools.solutions
 	@U2LEARN_BUDGET=smoke $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder \
-		--nbval-lax --nbval-current-env tests book/chapters book/labs exercises --ignore=exercises/release
+		--nbval-lax --nbval-current-env tests _build/solved book/labs exercises --ignore=exercises/release
 
 lab: .venv/.ready ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab book/chapters

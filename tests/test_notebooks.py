@@ -6,7 +6,7 @@ import json
 import pytest
 from conftest import ROOT
 
-from tools import notebooks
+from tools import notebooks, solutions
 
 CHAPTERS = sorted((ROOT / "book" / "chapters").glob("*.ipynb"))
 LABS = sorted((ROOT / "book" / "labs").glob("*.ipynb"))
@@ -44,6 +44,25 @@ def test_six_labs_hide_their_explanation():
         ids = [cell["id"] for cell in cells]
         order = [ids.index(f"lab{i}-{part}") for part in ("script", "answer", "mended")]
         assert order == sorted(order), "the bug runs first, then comes the explanation, then the cure"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_the_code_of_solutions_is_run(path):
+    """What `make test` executes: the chapter, and behind it every line of Python that a solution shows."""
+    chapter = json.loads(path.read_text(encoding="utf-8"))
+    cells = solutions.solved(chapter)["cells"]
+    assert cells[: len(chapter["cells"])] == chapter["cells"]
+    run = "".join("".join(cell["source"]) for cell in cells[len(chapter["cells"]) :])
+    text = "\n".join("".join(c["source"]) for c in chapter["cells"] if c["cell_type"] == "markdown")
+    shown, inside, fence = [], False, False
+    for line in text.splitlines():
+        inside = line.startswith("````{solution}") or (inside and line != "````")
+        fence = line == "```python" or (fence and line != "```")
+        if inside and fence and line != "```python":
+            shown.append(line)
+    assert len(shown) > 10 and run.splitlines() == shown
+    ids = [cell["id"] for cell in cells]
+    assert len(ids) == len(set(ids))
 
 
 GOOD = {
