@@ -18,7 +18,7 @@ from u2learn.data.augment import Augmentation
 from u2learn.data.objects import salient
 from u2learn.data.pairs import Example
 from u2learn.data.streets import SyntheticStreets
-from u2learn.inference import evaluate, load_model, saliency
+from u2learn.inference import evaluate, load_model, pretrained, saliency
 from u2learn.metrics.overlap import OverlapScores
 from u2learn.metrics.saliency import score_saliency
 from u2learn.models.weights import read_tensors, write_tensors
@@ -490,3 +490,14 @@ def test_protocols_are_the_published_ones():
     assert results.PROTOCOLS["image"] == ("image", "total", 0.5)
     assert results.PROTOCOLS["field, chosen threshold"] == ("field", "total", "train")
     assert set(results.SETS) <= set(recipes.get(f"{s}-small").dataset for s in results.SETS)
+
+
+def test_the_saliency_net_that_ships_is_that_of_its_record():
+    """Its scores on all of the unseen pictures, and with them the chapter's claim of a max F above 0.9."""
+    model, recipe = pretrained("objects-small")
+    record = results.records()[f"{recipe.name}-seed{recipe.seed}"]
+    assert results.is_current(record) and recipes.get("objects-small", seed=recipe.seed) == recipe
+    found = evaluate(model, recipe, recipe.examples("test")).result()
+    for score in ("max_f", "mae", "s"):
+        assert found[score] == pytest.approx(record["scores"]["image"][score], abs=1e-3)
+    assert found["max_f"] > 0.9
