@@ -27,7 +27,14 @@ def test_names():
     due |= {f"{s}-{net}" for s in SIX for net in ("u2net", "u2net-small")}
     due |= {f"dis-{part}-u2net" for part in ("vd", "te1", "te2", "te3", "te4")}
     due |= {"dis-vd-u2net-512", "dis-vd-u2net-1024", "ecssd-small", "objects-small", "thin-small"}
-    due |= {"objects-adam", "objects-cycle", "objects-ema", "thin-small-96", "thin-small-48"}
+    due |= {
+        "objects-adam",
+        "objects-cycle",
+        "objects-ema",
+        "objects-growing",
+        "thin-small-96",
+        "thin-small-48",
+    }
     assert set(names()) == due | {"cityscapes-fcn-ce", "cityscapes-paddle"}
     assert names() == sorted(names()) and all(get(name).name == name for name in names())
 
@@ -195,6 +202,9 @@ def test_steps_from_the_published_training_to_ours_change_one_thing_each():
     assert cycle == dataclasses.replace(adam, name="objects-cycle", **schedule)
     assert ours == dataclasses.replace(cycle, name="objects-small", loss="bce-iou")
     assert mean == dataclasses.replace(ours, name="objects-ema", ema=0.95)
+    assert get("objects-growing") == dataclasses.replace(ours, name="objects-growing", small_first=0.5)
+    large = get("ecssd-small")
+    assert large.small_first == 0.5 and large.ema > 0 and large.loss == "bce-iou"
 
 
 def test_thin_things_seen_smaller_are_the_same_pictures(monkeypatch):

@@ -402,6 +402,18 @@ def test_operations_of_saliency_need_no_image(monkeypatch):
         assert results.training_flops(recipe) == pytest.approx(training, rel=0.01)
 
 
+def test_operations_of_a_training_whose_windows_are_small_first():
+    whole = dataclasses.replace(get("objects-small"), iterations=9, evaluations=1)
+    mixed = dataclasses.replace(whole, small_first=0.5)  # of nine iterations, five begin before the half
+    half = dataclasses.replace(whole, crop=(32, 32))
+    step, small = results.training_flops(whole) // 9, results.training_flops(half) // 9
+    assert small < step / 3.9
+    assert results.training_flops(mixed) == 5 * small + 4 * step
+    assert (
+        results.training_flops(mixed, 3) == 3 * small and results.training_flops(mixed, 6) == 5 * small + step
+    )
+
+
 def test_the_curve_goes_from_all_to_nothing(measured):
     curve = measured[0]["curve"]
     assert len(curve["recall"]) == len(curve["precision"]) == 64

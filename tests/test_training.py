@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from u2learn import training
-from u2learn.data.augment import Augmentation
+from u2learn.data.augment import Augmentation, resize
 from u2learn.data.pairs import Example
 from u2learn.data.synthetic import SyntheticRetina
 from u2learn.inference import evaluate, load_model
@@ -393,6 +393,27 @@ def test_masks_are_float_with_a_channel_and_images_of_any_shape_are_one_size():
     assert masks.dtype == torch.float32 and set(masks.unique().tolist()) == {0, 1}
 
 
+@pytest.mark.parametrize("crop", [(32, 32), (25, 19)])
+def test_small_first_halves_the_windows_of_the_first_iterations(crop):
+    recipe = tiny(crop=crop, augmentation=Augmentation(), small_first=0.25)
+    small, large = (
+        TrainingData(r, CROSSES, "cpu") for r in (recipe, tiny(crop=crop, augmentation=Augmentation()))
+    )
+    for iteration in (0, 4, 5, 19):
+        (images, labels), (due, whole) = (data.batch(iteration) for data in (small, large))
+        if iteration < 5:
+            h, w = (side // 2 for side in crop)
+            due = torch.stack([resize(x, (h, w)) for x in due])
+            whole = torch.stack([whole[:, 2 * y + 1, 2 * x + 1] for y in range(h) for x in range(w)], 1)
+            whole = whole.view(-1, h, w)
+            assert images.shape == due.shape
+        if crop == (32, 32):  # each channel by its own line, so that the order of the two steps is no matter
+            torch.testing.assert_close(images, due, rtol=1e-4, atol=1e-4)
+        assert torch.equal(labels, whole)
+    with pytest.raises(ValueError, match=r"from 0 to 1, not 1\.5"):
+        tiny(small_first=1.5)
+
+
 def test_squeezing_reads_single_points_as_scikit_image_does():
     """RescaleT of U-2-Net: skimage.transform.resize without averaging, the mask in order 0."""
     transform = pytest.importorskip("skimage.transform")
@@ -633,7 +654,7 @@ def test_a_compiled_step_is_the_same_step(tmp_path, monkeypatch):
 
 def test_only_a_long_run_on_a_gpu_is_compiled(monkeypatch):
     calls = []
-    monkeypatch.setattr(torch, "compile", lambda model, mode: calls.append(mode) or "compiled")
+    monkeypatch.setattr(torch, "compile", lambda model, **how: calls.append(how) or "compiled")
     short, long = tiny(), tiny(iterations=training.COMPILE_FROM)
     model = short.build_model()
     assert training.compiled(model, long, "cpu") is model

@@ -83,6 +83,7 @@ class Recipe:
     "adamw" (decay on weights of convolutions only, one cycle: linear warm-up, cosine to `final_rate`) or
     "adam" (the original, with betas of 0.9 and 0.999, always at the same rate).
     ema: decay of the running mean of the weights that is kept as the result (0: the last weights are).
+    small_first: share of the training, from its start, whose windows are shrunk to half their sides.
     window, stride, flips, scales: how the test predicts, see `predict`; without a window the whole image goes
     in at once. Saliency is tested as `inference.saliency` does, on images of `square` pixels.
     """
@@ -105,6 +106,7 @@ class Recipe:
     weight_decay: float = 5e-4
     warm_up: float = 0.0
     ema: float = 0.0
+    small_first: float = 0.0
     iterations: int = 40_000
     window: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
@@ -132,6 +134,8 @@ class Recipe:
             raise ValueError(f"A recipe's scales are factors above 0, at least one, not {self.scales}.")
         if self.evaluations < 1 or self.iterations < self.evaluations:
             raise ValueError(f"{self.evaluations} evaluations do not fit into {self.iterations} iterations.")
+        if not 0 <= self.small_first <= 1:
+            raise ValueError(f"small_first is a share of the training, from 0 to 1, not {self.small_first}.")
         if self.num_classes == 1:
             self._check_saliency()
 
@@ -242,7 +246,8 @@ def _catalogue() -> dict[str, Recipe]:
         recipes += [_u2net(dataset, "duts", model) for dataset in saliency.PROTOCOLS["duts"][1]]
     recipes += [_u2net(dataset, "dis5k", "u2net") for dataset in saliency.PROTOCOLS["dis5k"][1]]
     recipes += [_u2net_at("dis-vd", side) for side in (512, 1024)]
-    recipes += [_economical("ecssd", 320, 288, batch=32, learning_rate=0.004, iterations=3000, ema=0.998)]
+    longer = {"learning_rate": 0.004, "iterations": 3000, "ema": 0.998, "small_first": 0.5}
+    recipes += [_economical("ecssd", 320, 288, batch=32, **longer)]
     narrow = {"model_options": {"mid": 16, "out": 16}, "batch": 16}
     objects = _economical("objects", 64, 64, learning_rate=0.03, iterations=200, evaluations=2, **narrow)
     recipes += [objects, *_steps_towards(objects)]
@@ -379,7 +384,7 @@ def _economical(dataset: str, square: int, crop: int, **rest: object) -> Recipe:
 
 
 def _steps_towards(ours: Recipe) -> list[Recipe]:
-    """What our recipe changes, one thing at a time: Adam at one rate, one cycle, a running mean."""
+    """What our recipe changes, or might, one thing at a time: Adam at one rate, one cycle, and so on."""
     cycle = dataclasses.replace(ours, name=f"{ours.dataset}-cycle", loss="u2net")
     published = {"optimiser": "adam", "learning_rate": 0.001, "final_rate": 0.001}
     published |= {"weight_decay": 0.0, "warm_up": 0.0}
@@ -387,6 +392,7 @@ def _steps_towards(ours: Recipe) -> list[Recipe]:
         dataclasses.replace(cycle, name=f"{ours.dataset}-adam", **published),
         cycle,
         dataclasses.replace(ours, name=f"{ours.dataset}-ema", ema=0.95),
+        dataclasses.replace(ours, name=f"{ours.dataset}-growing", small_first=0.5),
     ]
 
 

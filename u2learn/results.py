@@ -135,7 +135,7 @@ def measure(
         "seconds": round(position["seconds"], 1),
         "cpu_seconds": round(position["cpu_seconds"], 1),
         "training_memory": position.get("memory"),
-        "training_flops": training_flops(recipe) // recipe.iterations * done,
+        "training_flops": training_flops(recipe, done),
         "image_flops": image_flops(recipe),
         **_measure_model(model.to(pick_device(device)), recipe, progress),
         "log": [_rounded(line) for line in read_log(folder)],
@@ -283,19 +283,32 @@ def curve(scores: OverlapScores, points: int = 64) -> dict[str, list[float]]:
     return {"recall": _rounded(recall[::step].tolist()), "precision": _rounded(precision[::step].tolist())}
 
 
-def training_flops(recipe: Recipe) -> int:
-    """Floating-point operations of the whole training, forward and backward; 2 a multiply-add.
+def training_flops(recipe: Recipe, iterations: int | None = None) -> int:
+    """Floating-point operations of a training, forward and backward; 2 a multiply-add.
 
-    Counted on tensors that have a shape and no content, so that the largest recipe costs nothing.
+    iterations: of the first so many only (default: of all). Counted on tensors that have a shape and no
+    content, so that the largest recipe costs nothing.
     """
-    mask = recipe.num_classes == 1
+    count = recipe.iterations if iterations is None else iterations
+    small = min(count, math.ceil(recipe.small_first * recipe.iterations))
+    halves = tuple(side // 2 for side in recipe.crop)
+    return sum(
+        number * _step_flops(recipe, size)
+        for number, size in ((small, halves), (count - small, recipe.crop))
+        if number
+    )
+
+
+def _step_flops(recipe: Recipe, size: tuple[int, int]) -> int:
     with torch.device("meta"):
         model = recipe.build_model()
-        batch = torch.zeros(recipe.batch, 3, *recipe.crop)
-        label = torch.zeros(recipe.batch, *recipe.crop, dtype=torch.int64)
+        label = torch.zeros(recipe.batch, *size, dtype=torch.int64)
         with FlopCounterMode(display=False) as one_step:
-            LOSSES[recipe.loss](model(batch), label[:, None].float() if mask else label).backward()
-    return one_step.get_total_flops() * recipe.iterations
+            outputs = model(torch.zeros(recipe.batch, 3, *size))
+            LOSSES[recipe.loss](
+                outputs, label[:, None].float() if recipe.num_classes == 1 else label
+            ).backward()
+    return one_step.get_total_flops()
 
 
 def image_flops(recipe: Recipe) -> int:

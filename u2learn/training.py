@@ -174,7 +174,8 @@ class TrainingData:
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Images (B, 3, h, w), normalised and augmented, and labels (B, h, w) of one iteration.
 
-        Of one class, saliency, float masks (B, 1, h, w) instead of labels.
+        Of one class, saliency, float masks (B, 1, h, w) instead of labels. While the recipe has its windows
+        small, h and w are half of its crop.
         """
         recipe, augment = self.recipe, self.recipe.augmentation
         index = self._indices(iteration)
@@ -182,6 +183,9 @@ class TrainingData:
         images, labels = sample_batch(
             self.images, self.labels, index, recipe.crop, augment, self.generator, max(2, recipe.num_classes)
         )
+        if iteration < recipe.small_first * recipe.iterations:
+            images = F.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
+            labels = labels[:, 1::2, 1::2]  # one of the four, as an average of class ids means nothing
         if augment.photometric:
             images = PHOTOMETRICS[augment.photometric](images, self.generator)
         if recipe.normalisation == "maximum":
@@ -376,12 +380,12 @@ def compiled(model: nn.Module, recipe: Recipe, device: str) -> Callable[[Tensor]
     """The model as one captured graph, where that pays: on a GPU, in a long run.
 
     A small kernel is done before the next one is asked for, so a step would wait for Python; a graph is
-    asked for once. What the compiler does not understand runs as it would without it.
+    asked for once, for each size of windows. What the compiler does not understand runs as without it.
     """
     if not device.startswith("cuda") or recipe.iterations < COMPILE_FROM:
         return model
     torch._dynamo.config.suppress_errors = True
-    return torch.compile(model, mode="reduce-overhead")
+    return torch.compile(model, mode="reduce-overhead", dynamic=False)
 
 
 def mixed_precision(device: str) -> torch.autocast:
