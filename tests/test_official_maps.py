@@ -14,7 +14,7 @@ from test_u2net import FlatU2Net, randomised, table
 from torch import nn
 
 import u2learn
-from u2learn import cli, saliency, to_official, u2net_small, unet_s5_d16
+from u2learn import cli, results, saliency, to_official, u2net_small, unet_s5_d16
 from u2learn.data import store
 from u2learn.data.augment import resize
 from u2learn.inference import load_model
@@ -280,6 +280,23 @@ def test_the_table_of_the_authors_maps(demo, tmp_path, capsys):
     official_file(tmp_path / "other.pth", seed=3)
     run("evaluate", "--maps", "u2net_small", "--weights", tmp_path / "other.pth")
     assert float(capsys.readouterr().out.split()[-2]) > 2  # other weights, other maps
+
+
+def test_the_record_of_the_authors_maps(demo, folder, tmp_path, capsys):
+    weights = tmp_path / "u2netp.pth"
+    run("evaluate", "--maps", "u2net_small", "--weights", weights, "--record")
+    lines = capsys.readouterr().out.splitlines()
+    (record,) = results.records().values()
+    assert [*results.records()] == ["u2net-small-maps"] and record["maps"] == "u2net_small"
+    assert record["weights"] == {
+        "file": "u2netp.pth",
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+    }
+    assert {"commit", "versions", "device"} <= record.keys()
+    found = record["differences"]
+    assert [*found] == ["0.png", "1.png"] and all(v["mean"] <= v["largest"] <= 1 for v in found.values())
+    printed = {row[0]: row[1:] for row in map(str.split, lines[1:3])}
+    assert printed == {k: [f"{v['mean']:.2f}", f"{v['largest']:.0f}"] for k, v in found.items()}
 
 
 def test_mistakes_with_maps_are_sentences(demo, tmp_path, monkeypatch):
