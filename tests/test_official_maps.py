@@ -283,20 +283,20 @@ def test_the_table_of_the_authors_maps(demo, tmp_path, capsys):
 
 
 def test_the_record_of_the_authors_maps(demo, folder, tmp_path, capsys):
-    weights = tmp_path / "u2netp.pth"
+    weights = tmp_path / "other.pth"
+    official_file(weights, seed=3)
+    due = results.compare_maps(load_model(weights)[0], "u2net_small")
     run("evaluate", "--maps", "u2net_small", "--weights", weights, "--record")
-    lines = capsys.readouterr().out.splitlines()
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()[1:3]]
     (record,) = results.records().values()
     assert [*results.records()] == ["u2net-small-maps"] and record["maps"] == "u2net_small"
-    assert record["weights"] == {
-        "file": "u2netp.pth",
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-    }
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert record["weights"] == {"file": "other.pth", "sha256": digest}
     assert {"commit", "versions", "device"} <= record.keys()
-    found = record["differences"]
-    assert [*found] == ["0.png", "1.png"] and all(v["mean"] <= v["largest"] <= 1 for v in found.values())
-    printed = {row[0]: row[1:] for row in map(str.split, lines[1:3])}
-    assert printed == {k: [f"{v['mean']:.2f}", f"{v['largest']:.0f}"] for k, v in found.items()}
+    assert [*due] == ["0.png", "1.png"] == [*record["differences"]]
+    for name, difference in record["differences"].items():
+        assert (difference["mean"], difference["largest"]) == pytest.approx(due[name], abs=1e-6)
+    assert printed == [[name, f"{mean:.2f}", f"{largest:.0f}"] for name, (mean, largest) in due.items()]
 
 
 def test_mistakes_with_maps_are_sentences(demo, tmp_path, monkeypatch):
