@@ -27,6 +27,7 @@ def test_names():
     due |= {f"{s}-{net}" for s in SIX for net in ("u2net", "u2net-small")}
     due |= {f"dis-{part}-u2net" for part in ("vd", "te1", "te2", "te3", "te4")}
     due |= {"dis-vd-u2net-512", "dis-vd-u2net-1024", "ecssd-small", "objects-small", "thin-small"}
+    due |= {"objects-adam", "objects-cycle", "objects-ema", "thin-small-96", "thin-small-48"}
     assert set(names()) == due | {"cityscapes-fcn-ce", "cityscapes-paddle"}
     assert names() == sorted(names()) and all(get(name).name == name for name in names())
 
@@ -178,8 +179,31 @@ def test_our_own_for_saliency():
         it = get(f"{name}-small")
         assert (it.model, it.num_classes, it.square, it.crop) == ("u2net_small", 1, square, (crop, crop))
         assert (it.loss, it.optimiser, it.split, it.dataset) == ("bce-iou", "adamw", "study", name)
-        assert it.batch > get("ecssd-u2net-small").batch and it.iterations <= 3000
+        assert it.iterations <= 3000
+    assert get("ecssd-small").batch > get("ecssd-u2net-small").batch
     assert get("ecssd-small").model_options == {} and get("ecssd-small").ema > 0  # the full U²-Net†
+
+
+def test_steps_from_the_published_training_to_ours_change_one_thing_each():
+    published, adam, cycle, ours, mean = (
+        get(name)
+        for name in ("ecssd-u2net-small", "objects-adam", "objects-cycle", "objects-small", "objects-ema")
+    )
+    training = ("loss", "optimiser", "learning_rate", "final_rate", "weight_decay", "warm_up", "ema")
+    assert all(getattr(adam, field) == getattr(published, field) for field in training)
+    schedule = {field: getattr(ours, field) for field in training if field not in ("loss", "ema")}
+    assert cycle == dataclasses.replace(adam, name="objects-cycle", **schedule)
+    assert ours == dataclasses.replace(cycle, name="objects-small", loss="bce-iou")
+    assert mean == dataclasses.replace(ours, name="objects-ema", ema=0.95)
+
+
+def test_thin_things_seen_smaller_are_the_same_pictures(monkeypatch):
+    monkeypatch.setattr(recipes, "DRAWN", {"train": 2, "test": 1})
+    whole = get("thin-small")
+    for side in (96, 48):
+        it = get(f"thin-small-{side}")
+        assert it == dataclasses.replace(whole, name=it.name, square=side, crop=(side * 160 // 192,) * 2)
+        assert (it.examples("test")[0].image == whole.examples("test")[0].image).all()
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ LOSSES: dict[str, Callable[[list[Tensor], Tensor], Tensor]] = {
 MMSEG_HEADS = {"fcn": "fcn", "psp": "psp", "deeplabv3": "aspp"}
 
 STREETS = {"cityscapes": Cityscapes, "streets": SyntheticStreets}
-OBJECTS = {"objects": False, "thin": True}  # the drawn sets of salient things: of wires, or not
+OBJECTS = {"objects": (64, False), "thin": (192, True)}  # drawn things: pixels a side, and of wires or not
 DRAWN = {"train": 800, "test": 100}  # how many pictures of them
 
 # The views that a test may average, each as the flips that lead to it (see `inference.turn`).
@@ -154,8 +154,8 @@ class Recipe:
         if self.dataset in STREETS:  # what is reported of Cityscapes is about its validation part
             return STREETS[self.dataset]("val" if part == "test" else part)
         if self.dataset in OBJECTS:
-            size = self.square, self.square
-            return SyntheticObjects(part, DRAWN[part], size, thin=OBJECTS[self.dataset])
+            side, thin = OBJECTS[self.dataset]  # a smaller `square` sees less of the same pictures
+            return SyntheticObjects(part, DRAWN[part], (side, side), thin=thin)
         if self.dataset in saliency.TESTS:
             return saliency.Saliency(self.dataset, part, protocol=self.split)
         return Retina(self.dataset, part, protocol=self.split)
@@ -244,8 +244,11 @@ def _catalogue() -> dict[str, Recipe]:
     recipes += [_u2net_at("dis-vd", side) for side in (512, 1024)]
     recipes += [_economical("ecssd", 320, 288, batch=32, learning_rate=0.004, iterations=3000, ema=0.998)]
     narrow = {"model_options": {"mid": 16, "out": 16}, "batch": 16}
-    recipes += [_economical("objects", 64, 64, learning_rate=0.03, iterations=200, evaluations=2, **narrow)]
-    recipes += [_economical("thin", 192, 160, learning_rate=0.02, iterations=600, evaluations=3, **narrow)]
+    objects = _economical("objects", 64, 64, learning_rate=0.03, iterations=200, evaluations=2, **narrow)
+    recipes += [objects, *_steps_towards(objects)]
+    narrow["batch"] = 8
+    thin = _economical("thin", 192, 160, learning_rate=0.02, iterations=300, evaluations=1, **narrow)
+    recipes += [thin, *(_seen_smaller(thin, side) for side in (96, 48))]
     return {recipe.name: recipe for recipe in recipes}
 
 
@@ -373,6 +376,24 @@ def _economical(dataset: str, square: int, crop: int, **rest: object) -> Recipe:
         warm_up=0.3,
         **rest,
     )
+
+
+def _steps_towards(ours: Recipe) -> list[Recipe]:
+    """What our recipe changes, one thing at a time: Adam at one rate, one cycle, a running mean."""
+    cycle = dataclasses.replace(ours, name=f"{ours.dataset}-cycle", loss="u2net")
+    published = {"optimiser": "adam", "learning_rate": 0.001, "final_rate": 0.001}
+    published |= {"weight_decay": 0.0, "warm_up": 0.0}
+    return [
+        dataclasses.replace(cycle, name=f"{ours.dataset}-adam", **published),
+        cycle,
+        dataclasses.replace(ours, name=f"{ours.dataset}-ema", ema=0.95),
+    ]
+
+
+def _seen_smaller(recipe: Recipe, side: int) -> Recipe:
+    """The same recipe for a network that sees its pictures squeezed to fewer pixels a side."""
+    crop = recipe.crop[0] * side // recipe.square
+    return dataclasses.replace(recipe, name=f"{recipe.name}-{side}", square=side, crop=(crop, crop))
 
 
 def _tuples(values: dict) -> dict:
