@@ -129,16 +129,17 @@ def evaluate_official(options: argparse.Namespace) -> None:
 
 def compare_maps(options: argparse.Namespace) -> None:
     """U²-Net's weights beside the maps that its authors made with them."""
-    if options.folder or options.recipe or options.record or options.export:
-        raise ValueError("--maps compares pictures and goes with --weights alone, or with nothing else.")
-    load = inference.load_model if options.weights else inference.pretrained
-    model, _ = load(options.weights or options.maps)
-    differences = results.compare_maps(model, options.maps)
+    if options.folder or options.recipe or options.export:
+        raise ValueError("--maps compares pictures and goes with --weights and --record alone.")
+    record = results.measure_maps(options.weights or store.fetch_weights(options.maps), options.maps)
     print(f"{'difference in grey levels':32}{'mean':>8}{'largest':>9}")
-    for name, (mean, largest) in differences.items():
-        print(f"{name:32}{mean:8.2f}{largest:9.0f}")
-    worst = [max(column) for column in zip(*differences.values(), strict=True)]
-    print(f"{f'worst of {len(differences)}':32}{worst[0]:8.2f}{worst[1]:9.0f}")
+    rows = record["differences"].items()
+    worst = {key: max(row[key] for _, row in rows) for key in ("mean", "largest")}
+    for name, row in [*rows, (f"worst of {len(rows)}", worst)]:
+        print(f"{name:32}{row['mean']:8.2f}{row['largest']:9.0f}")
+    if options.record:
+        name = f"{options.maps.replace('_', '-')}-maps"
+        print(f"Written: {results.write_record(name, record)}")
 
 
 def predict(options: argparse.Namespace) -> None:

@@ -154,7 +154,7 @@ def measure_official(
     model = load_official(recipe.build_model(), path).eval()
     return {
         "official": json.loads(recipe.to_json()),
-        "weights": {"file": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()},
+        "weights": _file(path),
         **provenance(device_name(device)),
         **_measure_model(model.to(device), recipe, progress),
     }
@@ -183,6 +183,24 @@ def compare_maps(model: nn.Module, name: str) -> dict[str, tuple[float, float]]:
         difference = (ours - theirs).abs()
         differences[path.name] = difference.mean().item(), difference.max().item()
     return differences
+
+
+def measure_maps(path: str | Path, name: str) -> dict:
+    """The record of `compare_maps` for the weights in a file of U²-Net's authors. Raises what it raises."""
+    differences = compare_maps(load_model(path)[0], name)
+    return {
+        "maps": name,
+        "weights": _file(path),
+        **provenance(device_name("cpu")),
+        "differences": {
+            photograph: _rounded({"mean": mean, "largest": largest})
+            for photograph, (mean, largest) in differences.items()
+        },
+    }
+
+
+def _file(path: str | Path) -> dict[str, str]:
+    return {"file": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
 
 def _measure_model(model: nn.Module, recipe: Recipe, progress: bool) -> dict:
