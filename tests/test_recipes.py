@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from u2learn import recipes
 from u2learn.data.augment import Augmentation
@@ -15,6 +16,7 @@ from u2learn.recipes import LOSSES, Recipe, get, names
 
 HEADS = {"fcn": "fcn", "psp": "psp", "deeplabv3": "aspp"}
 SIX = ("duts", "ecssd", "hku-is", "pascal-s", "dut-omron", "sod")
+RIVALS = ("plain", "residual", "dense", "inception", "pyramid")
 CROPS = {"drive": (64, 42), "stare": (128, 85), "chase": (128, 85), "hrf": (256, 170)}
 
 
@@ -27,7 +29,11 @@ def test_names():
     due |= {f"{s}-{net}" for s in SIX for net in ("u2net", "u2net-small")}
     due |= {f"dis-{part}-u2net" for part in ("vd", "te1", "te2", "te3", "te4")}
     due |= {"dis-vd-u2net-512", "dis-vd-u2net-1024", "ecssd-small", "objects-small", "thin-small"}
-    assert set(names()) == due | {"cityscapes-fcn-ce", "cityscapes-paddle"}
+    due |= {"cityscapes-fcn-ce", "cityscapes-paddle"}
+    for dataset in ("drive", "objects"):
+        due |= {f"{dataset}-{block}-{by}" for block in RIVALS for by in ("parameters", "flops")}
+        due |= {f"{dataset}-rsu", f"{dataset}-naive"}  # these cost the same by either measure
+    assert set(names()) == due
     assert names() == sorted(names()) and all(get(name).name == name for name in names())
 
 
@@ -180,6 +186,27 @@ def test_our_own_for_saliency():
         assert (it.loss, it.optimiser, it.split, it.dataset) == ("bce-iou", "adamw", "study", name)
         assert it.batch > get("ecssd-u2net-small").batch and it.iterations <= 3000
     assert get("ecssd-small").model_options == {} and get("ecssd-small").ema > 0  # the full U²-Net†
+
+
+@pytest.mark.parametrize("dataset", ["drive", "objects"])
+def test_blocks_compete_at_equal_cost_and_everything_else_is_one_recipe(dataset):
+    def cost(recipe, by):
+        with torch.device("meta"):
+            net = recipe.build_model().eval()
+            with FlopCounterMode(display=False) as counter:
+                net(torch.empty(1, 3, *recipe.crop))
+        count = sum(p.numel() for p in net.parameters())
+        return {"parameters": count, "flops": counter.get_total_flops()}[by]
+
+    rsu = get(f"{dataset}-rsu")
+    due = {by: cost(rsu, by) for by in ("parameters", "flops")}
+    for (of, block, by), name in recipes.block_study().items():
+        if of == dataset:
+            it = get(name)
+            assert it.model_options | {"by": by} == {"block": block, "by": by, "mid": 8, "out": 16}
+            assert it == dataclasses.replace(rsu, name=name, model_options=it.model_options)
+            assert cost(it, by) == pytest.approx(due[by], rel=0.07), name
+    assert (rsu.dataset, rsu.num_classes) == (dataset, 2 if dataset == "drive" else 1)
 
 
 @pytest.mark.parametrize(
