@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from u2learn import recipes
 from u2learn.data.augment import Augmentation
@@ -15,6 +16,7 @@ from u2learn.recipes import LOSSES, Recipe, get, names
 
 HEADS = {"fcn": "fcn", "psp": "psp", "deeplabv3": "aspp"}
 SIX = ("duts", "ecssd", "hku-is", "pascal-s", "dut-omron", "sod")
+RIVALS = ("plain", "residual", "dense", "inception", "pyramid")
 CROPS = {"drive": (64, 42), "stare": (128, 85), "chase": (128, 85), "hrf": (256, 170)}
 
 
@@ -35,7 +37,12 @@ def test_names():
         "thin-small-96",
         "thin-small-48",
     }
-    assert set(names()) == due | {"cityscapes-fcn-ce", "cityscapes-paddle"}
+    due |= {"cityscapes-fcn-ce", "cityscapes-paddle"}
+    for dataset in ("drive", "objects"):
+        due |= {f"{dataset}-{block}-{by}" for block in RIVALS for by in ("parameters", "flops")}
+        due |= {f"{dataset}-rsu", f"{dataset}-naive"}  # these cost the same by either measure
+    due |= {f"drive-{block}-windows" for block in ("plain-flops", "pyramid-flops", "naive", "rsu")}
+    assert set(names()) == due
     assert names() == sorted(names()) and all(get(name).name == name for name in names())
 
 
@@ -177,7 +184,15 @@ def test_tests_on_several_sets_share_one_training():
         for dataset in SIX:
             assert get(f"{dataset}-{model}", seed=3).for_training() == get(f"duts-{model}", seed=3)
     assert get("dis-te4-u2net").for_training() == get("dis-vd-u2net")
-    for name in ("ecssd-small", "objects-small", "drive-small", "dis-vd-u2net-1024", "cityscapes-paddle"):
+    assert get("drive-rsu-windows", seed=2).for_training() == get("drive-rsu", seed=2)
+    for name in (
+        "ecssd-small",
+        "objects-small",
+        "drive-rsu",
+        "drive-small",
+        "dis-vd-u2net-1024",
+        "cityscapes-paddle",
+    ):
         assert get(name).for_training() == get(name)
 
 
@@ -214,6 +229,27 @@ def test_thin_things_seen_smaller_are_the_same_pictures(monkeypatch):
         it = get(f"thin-small-{side}")
         assert it == dataclasses.replace(whole, name=it.name, square=side, crop=(side * 160 // 192,) * 2)
         assert (it.examples("test")[0].image == whole.examples("test")[0].image).all()
+
+
+@pytest.mark.parametrize("dataset", ["drive", "objects"])
+def test_blocks_compete_at_equal_cost_and_everything_else_is_one_recipe(dataset):
+    def cost(recipe, by):
+        with torch.device("meta"):
+            net = recipe.build_model().eval()
+            with FlopCounterMode(display=False) as counter:
+                net(torch.empty(1, 3, *recipe.crop))
+        count = sum(p.numel() for p in net.parameters())
+        return {"parameters": count, "flops": counter.get_total_flops()}[by]
+
+    rsu = get(f"{dataset}-rsu")
+    due = {by: cost(rsu, by) for by in ("parameters", "flops")}
+    for (of, block, by), name in recipes.block_study().items():
+        if of == dataset:
+            it = get(name)
+            assert it.model_options | {"by": by} == {"block": block, "by": by, "mid": 8, "out": 16}
+            assert it == dataclasses.replace(rsu, name=name, model_options=it.model_options)
+            assert cost(it, by) == pytest.approx(due[by], rel=0.07), name
+    assert (rsu.dataset, rsu.num_classes) == (dataset, 2 if dataset == "drive" else 1)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ SUITES = {
     "saliency": [f"{s}-{net}" for net in ("u2net", "u2net-small") for s in saliency.PROTOCOLS["duts"][1]],
     "dis": [f"{s}-u2net" for s in saliency.PROTOCOLS["dis5k"][1]],
     "saliency-small": ["objects-small", "thin-small"],
+    "blocks": [name for name in recipes.names() if recipes.get(name).model == "u2net_blocks"],
 }
 SEEDS = 5
 STOPS = (training.DivergedError, training.BusyError)

@@ -28,7 +28,7 @@ from u2learn.losses import (
     iou_loss,
     weighted_sum,
 )
-from u2learn.models.blocks import u2net_blocks
+from u2learn.models.blocks import BLOCKS, COSTS, u2net_blocks
 from u2learn.models.u2net import u2net, u2net_small
 from u2learn.models.unet import unet_paddle, unet_s5_d16, unet_small, wnet_small
 
@@ -50,7 +50,7 @@ LOSSES: dict[str, Callable[[list[Tensor], Tensor], Tensor]] = {
     ),
     "paddle-ce": deep_supervision(cross_entropy_paddle, (1,)),
     "paddle-dice": deep_supervision(dice_paddle2021, (1,)),
-    "small": deep_supervision(weighted_sum((1, cross_entropy), (2, dice_paddle2021)), (1, 1)),
+    "small": deep_supervision(weighted_sum((1, cross_entropy), (2, dice_paddle2021)), (1,) * 7),
     "u2net": deep_supervision(binary_cross_entropy, (1,) * 7),
     "bce-iou": deep_supervision(weighted_sum((1, binary_cross_entropy), (1, iou_loss)), (1,) * 7),
 }
@@ -61,6 +61,9 @@ MMSEG_HEADS = {"fcn": "fcn", "psp": "psp", "deeplabv3": "aspp"}
 STREETS = {"cityscapes": Cityscapes, "streets": SyntheticStreets}
 OBJECTS = {"objects": (64, False), "thin": (192, True)}  # drawn things: pixels a side, and of wires or not
 DRAWN = {"train": 800, "test": 100}  # how many pictures of them
+
+MATCHED = ("naive", "rsu")  # blocks that cost what an RSU costs, by either measure
+WINDOWED = ("plain-flops", "pyramid-flops", "naive", "rsu")  # whose vessels are looked for in windows, too
 
 # The views that a test may average, each as the flips that lead to it (see `inference.turn`).
 VIEWS: dict[str, list[str]] = {
@@ -165,7 +168,10 @@ class Recipe:
         return Retina(self.dataset, part, protocol=self.split)
 
     def for_training(self) -> "Recipe":
-        """The recipe whose run makes the weights of this one: tests on several sets share one training."""
+        """The recipe whose run makes the weights of this one: several tests share one training."""
+        if self.name.endswith("-windows"):
+            whole = self.name.removesuffix("-windows")
+            return dataclasses.replace(self, name=whole, window=None, stride=None)
         if self.dataset not in saliency.TESTS or self.split == "study":
             return self
         shared = saliency.PROTOCOLS[self.split][1][0]
@@ -248,6 +254,8 @@ def _catalogue() -> dict[str, Recipe]:
     recipes += [_u2net_at("dis-vd", side) for side in (512, 1024)]
     longer = {"learning_rate": 0.004, "iterations": 3000, "ema": 0.998, "small_first": 0.5}
     recipes += [_economical("ecssd", 320, 288, batch=32, **longer)]
+    blocks = {name: _block(name, *key) for key, name in block_study().items()}
+    recipes += [*blocks.values(), *(_in_windows(blocks[f"drive-{name}"]) for name in WINDOWED)]
     narrow = {"model_options": {"mid": 16, "out": 16}, "batch": 16}
     objects = _economical("objects", 64, 64, learning_rate=0.03, iterations=200, evaluations=2, **narrow)
     recipes += [objects, *_steps_towards(objects)]
@@ -400,6 +408,45 @@ def _seen_smaller(recipe: Recipe, side: int) -> Recipe:
     """The same recipe for a network that sees its pictures squeezed to fewer pixels a side."""
     crop = recipe.crop[0] * side // recipe.square
     return dataclasses.replace(recipe, name=f"{recipe.name}-{side}", square=side, crop=(crop, crop))
+
+
+def block_study() -> dict[tuple[str, str, str], str]:
+    """The recipes that compare blocks: (data set, block, by what it is matched to an RSU) -> name."""
+    return {
+        (dataset, block, by): f"{dataset}-{block}" + ("" if block in MATCHED else f"-{by}")
+        for dataset in ("drive", "objects")
+        for block in BLOCKS
+        for by in COSTS
+    }
+
+
+def _block(name: str, dataset: str, block: str, by: str) -> Recipe:
+    """The study of blocks: a thin U²-Net† with another block in all its stages.
+
+    Everything but the block is that of our recipe for the same images, made short, as the runs are many. The
+    rate was chosen on training images, for plain blocks and RSUs, from 0.003 (vessels only), 0.01 and 0.03.
+    """
+    vessels = dataset == "drive"
+    return dataclasses.replace(
+        _small(dataset) if vessels else _economical(dataset, 64, 64),
+        name=name,
+        model="u2net_blocks",
+        model_options={"block": block, "by": by, "mid": 8, "out": 16},
+        crop=(80, 80) if vessels else (64, 64),
+        batch=4 if vessels else 8,
+        learning_rate=0.01,
+        warm_up=0.3,
+        ema=0.98,
+        iterations=300 if vessels else 200,
+        flips="",
+        evaluations=1,
+    )
+
+
+def _in_windows(recipe: Recipe) -> Recipe:
+    """The same training, tested in windows as large as those that it saw."""
+    stride = tuple(side * 2 // 3 for side in recipe.crop)
+    return dataclasses.replace(recipe, name=f"{recipe.name}-windows", window=recipe.crop, stride=stride)
 
 
 def _tuples(values: dict) -> dict:

@@ -13,6 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from u2learn import recipes, results
+from u2learn.models.blocks import BLOCKS
 from u2learn.results import REPORTED_SETS, SETS, best_reported, mean_and_spread, of_recipe, records, reported
 
 # How close is "reproduced", by unit; the direction in which a metric is better, where it is not upwards.
@@ -235,13 +236,16 @@ def small_summary() -> str:
 
 
 def cost_table() -> str:
-    """What each recipe with a record cost; on a CPU the time of its cores, as others may share them."""
+    """What each recipe with a record cost, but for the study of blocks.
+
+    On a CPU the time of its cores, as others may share them.
+    """
     out = [
         "| recipe | parameters | training, operations | training, time | one image | device | seeds |",
         "|---|---:|---:|---:|---:|---|---:|",
     ]
     for name in recipes.names():
-        if found := of_recipe(name):
+        if recipes.get(name).model != "u2net_blocks" and (found := of_recipe(name)):
             on_cpu = found[0]["device"].startswith("CPU")
             seconds = statistics.mean(record["cpu_seconds" if on_cpu else "seconds"] for record in found)
             cells = [
@@ -254,6 +258,23 @@ def cost_table() -> str:
                 str(len(found)),
             ]
             out.append("| " + " | ".join(cell.replace(" ", NO_BREAK) for cell in cells) + " |")
+    return "\n".join(out)
+
+
+def block_table(by: str) -> str:
+    """The study of blocks, each matched to the RSU by "parameters" or "flops": cost, and both scores."""
+    out = [
+        "| block | parameters | operations a picture | vessels: Dice | things: max F |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    study = recipes.block_study()
+    for block in BLOCKS:
+        vessels, things = (study[dataset, block, by] for dataset in ("drive", "objects"))
+        record = of_recipe(things)[0]
+        cells = [block, f"{record['parameters']:,}", f"{record['image_flops'] / 1e6:.0f} MFLOP"]
+        cells += [_mean(mean_and_spread(vessels, "image"), "1.0")]
+        cells += [_mean(mean_and_spread(things, "image", "max_f"), "1.0")]
+        out.append("| " + " | ".join(cell.replace(" ", NO_BREAK) for cell in cells) + " |")
     return "\n".join(out)
 
 
@@ -373,7 +394,7 @@ def _cost(dataset: str, key: str, form: str, unit: float = 1) -> str:
 
 # --- into the files -----------------------------------------------------------------------------------------
 
-BLOCKS: dict[str, Callable[[], str]] = {
+GENERATED: dict[str, Callable[[], str]] = {
     "results": retina_table,
     "summary": summary_table,
     "small": small_summary,
@@ -385,6 +406,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "dis-unet": partial(table, "U-Net (DIS paper)"),
     "u2net": partial(table, "U²-Net and U²-Net†"),
     "cost": cost_table,
+    "blocks-parameters": partial(block_table, "parameters"),
+    "blocks-flops": partial(block_table, "flops"),
     "sources": sources_table,
     "copied": copied_rows,
     "mislabelled": mislabelled_table,
@@ -401,7 +424,7 @@ def fill(text: str) -> str:
         ValueError: a table's begin without its end.
         LookupError: a number of a recipe that has no record.
     """
-    for name, make in BLOCKS.items():
+    for name, make in GENERATED.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         if begin in text or end in text:
             head, _, rest = text.partition(begin)
