@@ -505,6 +505,20 @@ def test_a_log_without_a_checkpoint_starts_anew(tmp_path):
         assert (folder / "log.jsonl").read_text() == due
 
 
+def test_a_folder_is_claimed_by_recipe_and_not_by_spelling(tmp_path):
+    """A field that is younger than the run has its default there; another value, or nonsense, is refused."""
+    due = run(tmp_path, tiny()).state_dict()
+    path = tmp_path / "recipe.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in fields.items() if k != "small_first"}))
+    assert all(torch.equal(due[k], v) for k, v in run(tmp_path, tiny()).state_dict().items())
+    for text in (json.dumps(fields | {"batch": 5}), "{", json.dumps(fields | {"colour": 1})):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="another recipe"):
+            run(tmp_path, tiny())
+        assert path.read_text() == text
+
+
 def test_trimming_the_log_cannot_lose_it(tmp_path, monkeypatch):
     """A kill while the log is rewritten on resuming leaves the finished evaluations."""
     from pathlib import Path

@@ -319,7 +319,7 @@ class Run:
         """Put the recipe into the folder, or make sure that it is the one that is there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "recipe.json"
-        if path.exists() and path.read_text() != self.recipe.to_json():
+        if path.exists() and not _is_recipe(path.read_text(), self.recipe):
             raise ValueError(
                 f"{self.folder} holds a run of another recipe ({path}): choose another folder, or delete it."
             )
@@ -413,6 +413,14 @@ def read_log(folder: str | Path) -> list[dict]:
     """The evaluations of a run, oldest first; none before the first one."""
     path = Path(folder) / "log.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _is_recipe(text: str, recipe: Recipe) -> bool:
+    """Compared as recipes: one that was written before a field existed has that field's default."""
+    try:
+        return Recipe.from_json(text) == recipe
+    except ValueError:
+        return False
 
 
 def _optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
