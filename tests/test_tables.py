@@ -231,6 +231,23 @@ def test_errors_of_the_sources():
 # --- numbers in the files -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("by", ["parameters", "flops"])
+def test_the_study_of_blocks_shows_the_means_of_its_records(by):
+    rows = tables.block_table(by).replace(tables.NO_BREAK, " ").splitlines()[2:]
+    blocks = [row.strip("| ").split(" | ") for row in rows]
+    assert [cells[0] for cells in blocks] == [
+        "plain", "residual", "dense", "inception", "pyramid", "naive", "rsu",
+    ]  # fmt: skip
+    for name, parameters, _, vessels, things in blocks:
+        for dataset, score, cell in (("drive", "dice", vessels), ("objects", "max_f", things)):
+            suffix = "" if name in ("naive", "rsu") else f"-{by}"
+            paths = [ROOT / "results" / f"{dataset}-{name}{suffix}-seed{seed}.json" for seed in range(3)]
+            runs = [json.loads(path.read_text()) for path in paths]
+            values = [100 * run["scores"]["image"][score] for run in runs]
+            assert cell == f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} (3)"
+        assert parameters == f"{runs[0]['parameters']:,}"  # of the one class that things have
+
+
 def test_nothing_is_minus_zero():
     assert tables._number(-0.0002, "0.943", "+") == "+0.000" and tables._number(-0.0006, "0.943") == "-0.001"
 

@@ -196,6 +196,11 @@ def _number(value: float, like: str, sign: str = "") -> str:
     return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
+def _count(value: float) -> str:
+    """Whole from ten on, with one digit below."""
+    return f"{value:,.{int(value < 10)}f}"
+
+
 def _letter(source: str) -> str:
     return "abcdefghijklmnopqrstuvwxyz"[_sources().index(source)]
 
@@ -251,9 +256,9 @@ def cost_table() -> str:
             cells = [
                 f"`{name}`",
                 f"{found[0]['parameters']:,}",
-                f"{found[0]['training_flops'] / 1e12:,.0f} TFLOP",
+                _count(found[0]["training_flops"] / 1e12) + " TFLOP",
                 f"{seconds:.0f} s" + (" of one core" if on_cpu else ""),
-                f"{found[0]['image_flops'] / 1e9:,.0f} GFLOP",
+                _count(found[0]["image_flops"] / 1e9) + " GFLOP",
                 found[0]["device"],
                 str(len(found)),
             ]
