@@ -510,7 +510,7 @@ README = "# Title\n\nBefore.\n\n<!-- results:begin -->\nold\n<!-- results:end --
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A folder with a README and a chapter that show one table."""
-    monkeypatch.setitem(tables.BLOCKS, "results", lambda: "| a | b |\n|---|---|\n| 1 ± 2 | – |")
+    monkeypatch.setitem(tables.GENERATED, "results", lambda: "| a | b |\n|---|---|\n| 1 ± 2 | – |")
     (tmp_path / "README.md").write_text(README, encoding="utf-8")
     cells = [
         {"cell_type": "markdown", "id": "table", "metadata": {}, "source": README.splitlines(keepends=True)},

@@ -402,7 +402,8 @@ CHANGES = {
     "name": "x", "dataset": "stare", "model": "unet_paddle", "split": "lwnet", "model_options": {"width": 9},
     "num_classes": 3, "side": 100, "normalisation": "half", "crop": (32, 32), "batch": 3, "loss": "ce",
     "augmentation": Augmentation(rotate=1), "optimiser": "sgd", "learning_rate": 0.5, "final_rate": 0.5,
-    "weight_decay": 0.5, "warm_up": 0.3, "ema": 0.9, "iterations": 77, "window": (9, 9), "stride": (5, 5),
+    "weight_decay": 0.5, "warm_up": 0.3, "ema": 0.9, "small_first": 0.2, "iterations": 77,
+    "window": (9, 9), "stride": (5, 5),
     "flips": "h", "scales": (0.5, 1.0), "evaluations": 3, "seed": 1, "square": 64,
 }  # fmt: skip
 
