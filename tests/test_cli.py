@@ -658,10 +658,12 @@ def test_benchmark_says_what_it_measured(tiny, capsys):
     assert not (tiny / "runs").exists(), "a benchmark leaves no run behind"
 
 
-def test_a_reader_that_goes_away_is_no_error():
-    """As in `u2learn data list | head -1`."""
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_is_no_error(unbuffered):
+    """As in `u2learn data list | head -1`; Python notices at the first line, or at its end."""
     command = [sys.executable, "-m", "u2learn", "data", "list"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     errors = process.stderr.read()
     assert (process.wait(), errors) == (0, b"")

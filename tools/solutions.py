@@ -8,7 +8,6 @@ _build/solved, in place of the chapters.
 
 import json
 import re
-from pathlib import Path
 
 from tools.notebooks import ROOT, dump
 
@@ -40,8 +39,8 @@ def main() -> None:
     for old in SOLVED.glob("*.ipynb"):
         old.unlink()
     for path in sorted((ROOT / "book" / "chapters").glob("*.ipynb")):
-        target: Path = SOLVED / path.name
-        target.write_text(dump(solved(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+        chapter = json.loads(path.read_text(encoding="utf-8"))
+        (SOLVED / path.name).write_text(dump(solved(chapter)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -39,12 +39,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         options.run(options)
         sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on, and at its end Python would say so once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError, LookupError, ImportError, *STOPS) as error:
-        if isinstance(
-            error, BrokenPipeError
-        ):  # nobody reads on, and Python would say so once more at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return
         message = error.args[0] if isinstance(error, KeyError) else error
         if isinstance(error, OSError) and error.filename:  # the system's own errors, as "no such file"
             message = f"{error.filename}: {error.strerror}."
@@ -133,14 +130,15 @@ def compare_maps(options: argparse.Namespace) -> None:
     if options.folder or options.recipe or options.export:
         raise ValueError("--maps compares pictures and goes with --weights and --record alone.")
     record = results.measure_maps(options.weights or store.fetch_weights(options.maps), options.maps)
+    name = f"{options.maps.replace('_', '-')}-maps"
+    path = results.write_record(name, record) if options.record else None
     print(f"{'difference in grey levels':32}{'mean':>8}{'largest':>9}")
     rows = record["differences"].items()
     worst = {key: max(row[key] for _, row in rows) for key in ("mean", "largest")}
-    for name, row in [*rows, (f"worst of {len(rows)}", worst)]:
-        print(f"{name:32}{row['mean']:8.2f}{row['largest']:9.0f}")
-    if options.record:
-        name = f"{options.maps.replace('_', '-')}-maps"
-        print(f"Written: {results.write_record(name, record)}")
+    for photograph, row in [*rows, (f"worst of {len(rows)}", worst)]:
+        print(f"{photograph:32}{row['mean']:8.2f}{row['largest']:9.0f}")
+    if path:
+        print(f"Written: {path}")
 
 
 def predict(options: argparse.Namespace) -> None:

@@ -256,11 +256,12 @@ def _catalogue() -> dict[str, Recipe]:
     recipes += [_economical("ecssd", 320, 288, batch=32, **longer)]
     blocks = {name: _block(name, *key) for key, name in block_study().items()}
     recipes += [*blocks.values(), *(_in_windows(blocks[f"drive-{name}"]) for name in WINDOWED)]
-    narrow = {"model_options": {"mid": 16, "out": 16}, "batch": 16}
-    objects = _economical("objects", 64, 64, learning_rate=0.03, iterations=200, evaluations=2, **narrow)
+    narrow = {"model_options": {"mid": 16, "out": 16}}
+    short = {"batch": 16, "learning_rate": 0.03, "iterations": 200, "evaluations": 2}
+    objects = _economical("objects", 64, 64, **short, **narrow)
     recipes += [objects, *_steps_towards(objects)]
-    narrow["batch"] = 8
-    thin = _economical("thin", 192, 160, learning_rate=0.02, iterations=300, evaluations=1, **narrow)
+    short = {"batch": 8, "learning_rate": 0.02, "iterations": 300, "evaluations": 1}
+    thin = _economical("thin", 192, 160, **short, **narrow)
     recipes += [thin, *(_seen_smaller(thin, side) for side in (96, 48))]
     return {recipe.name: recipe for recipe in recipes}
 
@@ -394,8 +395,9 @@ def _economical(dataset: str, square: int, crop: int, **rest: object) -> Recipe:
 def _steps_towards(ours: Recipe) -> list[Recipe]:
     """What our recipe changes, or might, one thing at a time: Adam at one rate, one cycle, and so on."""
     cycle = dataclasses.replace(ours, name=f"{ours.dataset}-cycle", loss="u2net")
-    published = {"optimiser": "adam", "learning_rate": 0.001, "final_rate": 0.001}
-    published |= {"weight_decay": 0.0, "warm_up": 0.0}
+    theirs = _u2net("duts", "duts", ours.model)
+    changed = ("optimiser", "learning_rate", "final_rate", "weight_decay", "warm_up")
+    published = {field: getattr(theirs, field) for field in changed}
     return [
         dataclasses.replace(cycle, name=f"{ours.dataset}-adam", **published),
         cycle,

@@ -320,12 +320,12 @@ def training_flops(recipe: Recipe, iterations: int | None = None) -> int:
 def _step_flops(recipe: Recipe, size: tuple[int, int]) -> int:
     with torch.device("meta"):
         model = recipe.build_model()
-        label = torch.zeros(recipe.batch, *size, dtype=torch.int64)
+        label = torch.zeros(recipe.batch, *size, dtype=torch.int64)  # (B, h, w)
+        if recipe.num_classes == 1:
+            label = label[:, None].float()  # (B, 1, h, w)
         with FlopCounterMode(display=False) as one_step:
             outputs = model(torch.zeros(recipe.batch, 3, *size))
-            LOSSES[recipe.loss](
-                outputs, label[:, None].float() if recipe.num_classes == 1 else label
-            ).backward()
+            LOSSES[recipe.loss](outputs, label).backward()
     return one_step.get_total_flops()
 
 
