@@ -9,7 +9,7 @@ from PIL import Image
 from torchmetrics import JaccardIndex
 
 from u2learn import inference, recipes, training
-from u2learn.data import Cityscapes, SyntheticStreets, store, street, write_streets
+from u2learn.data import Cityscapes, SyntheticStreets, local, street, write_streets
 from u2learn.data.augment import Augmentation
 from u2learn.data.cityscapes import CLASSES, LABELS, PALETTE, train_ids
 
@@ -91,7 +91,7 @@ def test_ids_that_cityscapes_does_not_have_are_refused_with_the_files_name(tmp_p
 
 def test_what_is_missing_is_said_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("U2LEARN_DATA", str(tmp_path / "nothing"))
-    with pytest.raises(store.MissingDataset, match=r"cityscapes-dataset\.com, register there"):
+    with pytest.raises(local.MissingDataset, match=r"cityscapes-dataset\.com, register there"):
         Cityscapes("val")
     with pytest.raises(ValueError, match="splits of Cityscapes are train and val, not 'test'"):
         Cityscapes("test", tmp_path)
@@ -117,7 +117,7 @@ def test_a_label_of_another_size_or_in_colour_is_refused(tmp_path):
 def test_the_store_finds_a_copy_and_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("U2LEARN_DATA", str(tmp_path))
     write_streets(tmp_path / "Cityscapes", "val", 2, (16, 32))
-    check = store.verify("cityscapes")
+    check = local.verify("cityscapes")
     assert check.found == {
         "training images": 0, "training labels": 0, "validation images": 2, "validation labels": 2,
     }  # fmt: skip

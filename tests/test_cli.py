@@ -17,7 +17,7 @@ from PIL import Image
 import u2learn
 from u2learn import cli, recipes, results, tables, training
 from u2learn.data.augment import Augmentation
-from u2learn.data.pairs import Example
+from u2learn.data.example import Example
 from u2learn.inference import load_model, save_model, segment
 from u2learn.models.weights import read_tensors, write_tensors
 from u2learn.recipes import Recipe
@@ -435,7 +435,7 @@ def test_predict_writes_maps_at_native_size(tmp_path, weights, size, mode, capsy
     assert probability.size == mask.size == size[::-1]
     assert probability.mode == mask.mode == "L"
     model, recipe = load_model(weights)
-    from u2learn.data.pairs import read_image
+    from u2learn.data.example import read_image
 
     due = segment(model, read_image(path), recipe)[1].numpy()
     assert np.abs(np.asarray(probability) - 255 * due).max() <= 1

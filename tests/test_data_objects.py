@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from u2learn.data.objects import THINGS, WIRES, SyntheticObjects, salient
+from u2learn.data.drawn.objects import THINGS, WIRES, SyntheticObjects, salient
 from u2learn.metrics.saliency import score_saliency
 
 SIZES = [(96, 96), (64, 96), (120, 90)]
@@ -60,7 +60,7 @@ def test_every_kind_of_thing_is_drawn(monkeypatch):
             )
             everything = np.concatenate([points for points, _ in parts])
             assert np.quantile(np.abs(everything), 0.9) < 1.6 and np.ptp(everything, 0).min() > 0.5
-        monkeypatch.setattr(f"u2learn.data.objects.{'WIRES' if thin else 'THINGS'}", kinds[:1])
+        monkeypatch.setattr(f"u2learn.data.drawn.objects.{'WIRES' if thin else 'THINGS'}", kinds[:1])
         salient(0, (64, 64), thin)
         monkeypatch.undo()
 

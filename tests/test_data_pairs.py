@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from u2learn.data.pairs import Example, lint, read_image, read_label, read_mask
+from u2learn.data.example import Example, read_image, read_label, read_mask
+from u2learn.data.linter import lint
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (12, 9, 3), np.uint8)  # (H, W, 3)

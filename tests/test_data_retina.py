@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from u2learn.data.pairs import read_mask
+from u2learn.data.drawn.retina import fundus
+from u2learn.data.example import read_mask
+from u2learn.data.local import MissingDataset, find
 from u2learn.data.retina import LAYOUTS, TRAINING, Retina, field_of_view
-from u2learn.data.store import MissingDataset, find
-from u2learn.data.synthetic import fundus
 
 STARE = [1, 2, 3, 4, 5, 44, 77, 81, 82, 139, 162, 163, 235, 236, 239, 240, 255, 291, 319, 324]
 SIZE = (20, 24)  # (H, W) of the tiny images here

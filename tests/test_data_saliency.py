@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from u2learn.data import store
-from u2learn.data.pairs import read_mask
+from u2learn.data import catalogue, local
+from u2learn.data.example import read_mask
+from u2learn.data.local import MissingDataset
 from u2learn.data.saliency import PARTS, PROTOCOLS, TESTS, Saliency, paired
-from u2learn.data.store import MissingDataset
 
 SIZE = (20, 24)  # (H, W) of the tiny images here
 OFFICIAL = {  # set -> the folders that its makers hand out: (images, masks, how many files here)
@@ -55,7 +55,7 @@ def root(tmp_path_factory):
         for images, masks, count in parts:
             names = [f"{n:04}" for n in (1, 700, 701, 1000, 1001, 1002, 1003, 1004)[:count]]
             put(
-                root / store.DATASETS[name].folder,
+                root / catalogue.DATASETS[name].folder,
                 images,
                 masks,
                 names,
@@ -91,8 +91,8 @@ PARTS_OF = {images: part for part, (_, images, _) in PARTS.items()}
 def test_the_store_finds_and_counts_what_is_read(root):
     """Each kind of the store's table counts exactly the files that the reader would read."""
     for name, parts in OFFICIAL.items():
-        check = store.verify(name)
-        assert check.folder == root / store.DATASETS[name].folder and not check.unreadable
+        check = local.verify(name)
+        assert check.folder == root / catalogue.DATASETS[name].folder and not check.unreadable
         assert list(check.found.values()) == [n for *_, n in parts for _ in range(2)]
     due = {
         "duts": 10553 + 5019,
@@ -104,7 +104,7 @@ def test_the_store_finds_and_counts_what_is_read(root):
     }
     due["dis5k"] = 5470  # reference: the tables of both papers
     for name, total in due.items():
-        numbers = [n for kind, (_, n) in store.DATASETS[name].contents.items() if "images" in kind]
+        numbers = [n for kind, (_, n) in catalogue.DATASETS[name].contents.items() if "images" in kind]
         assert sum(numbers) == total, name
 
 
@@ -113,7 +113,7 @@ def test_the_store_finds_and_counts_what_is_read(root):
 def test_copies_that_others_handed_on_are_read_too(tmp_path, monkeypatch, dataset, images, masks):
     inner = {"duts": "DUTS-TE/", "dis-te2": "DIS-TE2/"}.get(dataset, "")
     name = PARTS[dataset].dataset
-    put(tmp_path / store.DATASETS[name].folder, inner + images, inner + masks, ["a", "b"])
+    put(tmp_path / catalogue.DATASETS[name].folder, inner + images, inner + masks, ["a", "b"])
     monkeypatch.setenv("U2LEARN_DATA", str(tmp_path))
     protocol = "dis5k" if dataset.startswith("dis") else "duts"
     assert Saliency(dataset, "test", protocol=protocol).names == ["a", "b"]

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from u2learn.data import store
-from u2learn.data.store import Archive, Dataset, MissingDataset
+from u2learn.data import catalogue, download, local
+from u2learn.data.catalogue import Archive, Dataset
+from u2learn.data.local import MissingDataset
 
 
 def png(seed, size=(40, 40)):
@@ -97,7 +98,7 @@ def server(monkeypatch):
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    monkeypatch.setattr(store.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     yield server
     server.shutdown()
     server.server_close()
@@ -137,13 +138,13 @@ def publish(server, monkeypatch):
             ("extras",),
             tuple(archives),
         )
-        monkeypatch.setitem(store.DATASETS, "toy", toy)
+        monkeypatch.setitem(catalogue.DATASETS, "toy", toy)
 
     return publish
 
 
 def fetch():
-    return store.fetch("toy", progress=False)
+    return download.fetch("toy", progress=False)
 
 
 def nothing_installed(root):
@@ -162,11 +163,11 @@ def tree(folder):
 def test_a_set_is_downloaded_unpacked_and_found(publish, root, make):
     publish({"toy.archive": make()})
     with pytest.raises(MissingDataset):
-        store.find("toy")
-    assert fetch() == root / "TOY" == store.find("toy")
+        local.find("toy")
+    assert fetch() == root / "TOY" == local.find("toy")
     assert tree(root / "TOY") == CONTENT
     assert [path.name for path in (root / "downloads").iterdir()] == ["SHA256SUMS"]
-    assert store.verify("toy").complete
+    assert local.verify("toy").complete
 
 
 def test_several_archives_fill_their_folders(publish, root):
@@ -387,7 +388,7 @@ def test_links_and_devices_are_refused(publish, root, data):
 
 
 def test_an_archive_that_would_fill_the_disk_is_refused(publish, root, monkeypatch):
-    monkeypatch.setattr(store, "LARGEST", 1 << 20)
+    monkeypatch.setattr(download, "LARGEST", 1 << 20)
     publish({"toy.zip": make_zip(CONTENT | {"bomb": bytes(4 << 20)}, zipfile.ZIP_DEFLATED)})
     with pytest.raises(ValueError, match="unpacks to more than"):
         fetch()
@@ -425,7 +426,7 @@ def test_a_copy_in_the_way_is_never_touched(publish, server, root):
 def test_a_folder_is_found_whatever_its_case_and_punctuation(publish, root, name):
     publish({"toy.zip": b""})
     put(root / name)
-    assert store.find("toy") == root / name
+    assert local.find("toy") == root / name
 
 
 def test_common_names_of_the_real_sets(root):
@@ -435,7 +436,7 @@ def test_common_names_of_the_real_sets(root):
     put(root / "stare", {"stare-images/im0001.ppm.gz": b""})
     put(root / "CHASEDB1", {"Image_01L.jpg": b""})
     put(root / "HRF", {"images/01_dr.JPG": b""})
-    found = [store.find(name).name for name in ("drive", "stare", "chase", "hrf")]
+    found = [local.find(name).name for name in ("drive", "stare", "chase", "hrf")]
     assert found == ["DRIVE", "stare", "CHASEDB1", "HRF"]
 
 
@@ -443,8 +444,8 @@ def test_a_missing_set_says_what_to_do(root):
     with pytest.raises(
         MissingDataset, match=r"STARE.* is not in .*data: run `u2learn data fetch stare`, or get it"
     ):
-        store.find("stare")
-    for function in (store.find, store.fetch, store.verify):
+        local.find("stare")
+    for function in (local.find, download.fetch, local.verify):
         with pytest.raises(MissingDataset) as error:
             function("drive")
         for part in (
@@ -457,19 +458,19 @@ def test_a_missing_set_says_what_to_do(root):
             assert part in str(error.value)
     (root / "DRIVE").mkdir(parents=True)  # an empty folder is no set
     with pytest.raises(MissingDataset):
-        store.find("drive")
+        local.find("drive")
     with pytest.raises(ValueError, match="no data set 'drivel'; there are drive, stare, chase, hrf, u2net"):
-        store.find("drivel")
+        local.find("drivel")
 
 
 def test_verify_counts_and_opens_every_file(publish, root):
     publish({"toy.zip": b""})
     put(root / "toy", CONTENT)
-    check = store.verify("toy")
+    check = local.verify("toy")
     assert check.complete and "toy: complete" in str(check) and "without extras" in str(check)
     (root / "toy" / "labels" / "0.png").unlink()
     put(root / "toy", {"images/2.png": CONTENT["images/2.png"][:500]})
-    check = store.verify("toy")
+    check = local.verify("toy")
     assert not check.complete and check.missing == ["labels (2 of 3)"] and len(check.unreadable) == 1
     assert "NOT complete" in str(check) and "images/2.png cannot be read" in str(check)
 
@@ -477,7 +478,7 @@ def test_verify_counts_and_opens_every_file(publish, root):
 def test_available_lists_every_set_with_what_is_here(publish, root):
     publish({"toy.zip": b""})
     put(root / "toy", CONTENT)
-    lines = {check.dataset.name: str(check) for check in store.available()}
+    lines = {check.dataset.name: str(check) for check in local.available()}
     assert list(lines) == [
         *("drive", "stare", "chase", "hrf", "u2net-demo", "cityscapes"),
         *("duts", "ecssd", "hku-is", "pascal-s", "dut-omron", "sod", "dis5k", "toy"),
@@ -489,9 +490,9 @@ def test_available_lists_every_set_with_what_is_here(publish, root):
 
 def test_where_data_lives(monkeypatch):
     monkeypatch.setenv("U2LEARN_DATA", "~/elsewhere")
-    assert store.data_root().name == "elsewhere" and store.data_root().is_absolute()
+    assert local.data_root().name == "elsewhere" and local.data_root().is_absolute()
     monkeypatch.delenv("U2LEARN_DATA")
-    assert store.data_root().parts[-3:] == (".cache", "u2learn", "data")
+    assert local.data_root().parts[-3:] == (".cache", "u2learn", "data")
 
 
 def test_the_table_of_sets_is_whole():
@@ -500,7 +501,7 @@ def test_the_table_of_sets_is_whole():
         "http://cbs.ic.gatech.edu/",
         "http://cbi.gatech.edu/",
     )  # known so only
-    for name, dataset in store.DATASETS.items():
+    for name, dataset in catalogue.DATASETS.items():
         assert dataset.name == name and dataset.terms and dataset.citation
         assert dataset.home.startswith(("https://", *old))
         assert bool(dataset.archives) != bool(dataset.by_hand)
@@ -522,7 +523,7 @@ def offer(server, monkeypatch):
     def offer(*paths, content=WEIGHTS):
         digest = hashlib.sha256(content).hexdigest()
         addresses = tuple(server.address(path) + "#/toy.pth" for path in paths)
-        monkeypatch.setitem(store.WEIGHTS, "toy", Archive(addresses, sha256=digest))
+        monkeypatch.setitem(catalogue.WEIGHTS, "toy", Archive(addresses, sha256=digest))
 
     return offer
 
@@ -530,21 +531,21 @@ def offer(server, monkeypatch):
 def test_weights_are_fetched_once_and_checked_every_time(server, offer, root):
     offer("download?id=7")
     server.files["download?id=7"] = WEIGHTS
-    path = store.fetch_weights("toy", progress=False)
+    path = download.fetch_weights("toy", progress=False)
     assert path == root / "weights" / "toy.pth" and path.read_bytes() == WEIGHTS
-    assert store.fetch_weights("toy", progress=False) == path
+    assert download.fetch_weights("toy", progress=False) == path
     assert [asked for asked, _ in server.requests] == ["/download?id=7"]  # the fragment stays at home
     path.write_bytes(b"another" + WEIGHTS)
     with pytest.raises(ValueError, match=r"toy\.pth has the SHA-256"):
-        store.fetch_weights("toy", progress=False)
-    assert store.fetch_weights("toy", progress=False).read_bytes() == WEIGHTS  # it was put aside
+        download.fetch_weights("toy", progress=False)
+    assert download.fetch_weights("toy", progress=False).read_bytes() == WEIGHTS  # it was put aside
 
 
 def test_a_cut_download_of_weights_goes_on(server, offer):
     offer("w")
     server.files["w"] = WEIGHTS
     server.cuts = [1000, 5000]
-    assert store.fetch_weights("toy", progress=False).read_bytes() == WEIGHTS
+    assert download.fetch_weights("toy", progress=False).read_bytes() == WEIGHTS
     assert [span for _, span in server.requests] == [None, "bytes=1000-", "bytes=6000-"]
 
 
@@ -552,7 +553,7 @@ def test_weights_put_there_by_hand_need_no_address(server, offer, root):
     offer("w")
     (root / "weights").mkdir(parents=True)
     (root / "weights" / "toy.pth").write_bytes(WEIGHTS)
-    assert store.fetch_weights("toy", progress=False) == root / "weights" / "toy.pth"
+    assert download.fetch_weights("toy", progress=False) == root / "weights" / "toy.pth"
     assert not server.requests
 
 
@@ -560,14 +561,14 @@ def test_weights_put_there_by_hand_need_no_address(server, offer, root):
 def test_an_address_that_gives_another_file_is_as_good_as_dead(server, offer, first):
     offer("first", "second")
     server.files |= {"second": WEIGHTS} | ({"first": first} if first else {})
-    assert store.fetch_weights("toy", progress=False).read_bytes() == WEIGHTS
+    assert download.fetch_weights("toy", progress=False).read_bytes() == WEIGHTS
 
 
 def test_dead_addresses_of_weights_say_where_to_put_the_file(server, offer, root):
     offer("first", "second")
     server.files["first"] = b"<!DOCTYPE html>Quota exceeded"
     with pytest.raises(ConnectionError) as error:
-        store.fetch_weights("toy", progress=False)
+        download.fetch_weights("toy", progress=False)
     message = str(error.value)
     assert "by hand" in message and str(root / "weights" / "toy.pth") in message and "\n" not in message
     assert "SHA-256" in message and "404" in message  # what was wrong with each
@@ -576,15 +577,15 @@ def test_dead_addresses_of_weights_say_where_to_put_the_file(server, offer, root
 
 def test_weights_that_nobody_knows_are_named_with_those_that_there_are():
     with pytest.raises(KeyError, match=r"'u3net'; there are u2net, u2net_small"):
-        store.fetch_weights("u3net")
+        download.fetch_weights("u3net")
 
 
 def test_the_authors_files_are_known_by_their_published_checksums():
-    known = {name: (archive.name, archive.sha256) for name, archive in store.WEIGHTS.items()}
+    known = {name: (archive.name, archive.sha256) for name, archive in catalogue.WEIGHTS.items()}
     assert known == {
         "u2net": ("u2net.pth", "10025a17f49cd3208afc342b589890e402ee63123d6f2d289a4a0903695cce58"),
         "u2net_small": ("u2netp.pth", "e7567cde013fb64813973ce6e1ecc25a80c05c3ca7adbc5a54f3c3d90991b854"),
     }
-    for archive in store.WEIGHTS.values():
+    for archive in catalogue.WEIGHTS.values():
         assert all(address.startswith("https://") for address in archive.addresses)
         assert {address.rpartition("#/")[2] for address in archive.addresses} == {archive.name}

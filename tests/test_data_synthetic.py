@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from u2learn.data.synthetic import SyntheticRetina, fundus
+from u2learn.data.drawn.retina import SyntheticRetina, fundus
 
 SIZES = [(584, 565), (256, 256), (96, 96)]
 

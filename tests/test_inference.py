@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from u2learn import inference, predict, recipes, unet_s5_d16, unet_small
 from u2learn.data.augment import normalise, resize, shrunk_size
-from u2learn.data.synthetic import fundus
+from u2learn.data.drawn.retina import fundus
 from u2learn.inference import evaluate, load_model, pretrained, save_model, segment, slide, window_starts
 from u2learn.metrics.overlap import OverlapScores
 from u2learn.recipes import Recipe

@@ -14,7 +14,7 @@ from u2learn import ULevel, UNet, unet_2015, unet_paddle, unet_s5_d16, unet_smal
 from u2learn.models.conv import ConvBlock, FloorPool, double_conv, downsample, resize_like
 from u2learn.models.heads import aspp_head, fcn_head, psp_head
 from u2learn.models.ulevel import ResizeConvJoin, UpConvCropJoin
-from u2learn.models.weights import part, read_tensors, write_tensors
+from u2learn.models.weights import read_tensors, with_prefix, write_tensors
 
 
 class ModelContract:
@@ -529,4 +529,4 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_part_takes_what_begins_with_the_prefix():
     tensors = {"model.a": torch.ones(1), "raw.model.b": torch.zeros(1), "modelling": torch.zeros(1)}
-    assert list(part(tensors, "model.")) == ["a"]
+    assert list(with_prefix(tensors, "model.")) == ["a"]

@@ -17,7 +17,7 @@ from u2learn.models.conv import double_conv
 from u2learn.models.heads import aspp_head, fcn_head, psp_head
 from u2learn.models.official import ArrayUnpickler
 from u2learn.models.ulevel import ResizeConvJoin
-from u2learn.models.unet import UNet, u
+from u2learn.models.unet import UNet, nest
 
 HEADS = ["fcn", "psp", "aspp"]
 bilinear = partial(F.interpolate, mode="bilinear", align_corners=False)
@@ -213,7 +213,7 @@ def blank(build):
 def narrow(head="fcn", num_classes=2, auxiliary=True):
     """`unet_s5_d16` with 1/8 of its channels: names are the same, files are small."""
     convs = partial(double_conv, bias=False)
-    body = u([8, 16, 32, 64, 128], [8, 16, 32, 64], convs, ResizeConvJoin)
+    body = nest([8, 16, 32, 64, 128], [8, 16, 32, 64], convs, ResizeConvJoin)
     make, inner = {"fcn": (fcn_head, 8), "psp": (psp_head, 2), "aspp": (aspp_head, 2)}[head]
     return UNet(body, make(8, inner, num_classes), fcn_head(16, 8, num_classes) if auxiliary else None)
 

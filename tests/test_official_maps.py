@@ -15,7 +15,7 @@ from torch import nn
 
 import u2learn
 from u2learn import cli, results, saliency, to_official, u2net_small, unet_s5_d16
-from u2learn.data import store
+from u2learn.data import catalogue, download, local
 from u2learn.data.augment import resize
 from u2learn.inference import load_model
 
@@ -170,7 +170,7 @@ def test_a_real_network_at_any_size():
 
 # --- weights from their home, and the authors' maps ---------------------------------------------------------
 
-WEIGHTS = store.data_root() / "U2Net_official" / "weights" / "u2netp_fp16_bnfolded.pth"
+WEIGHTS = local.data_root() / "U2Net_official" / "weights" / "u2netp_fp16_bnfolded.pth"
 
 
 def official_file(path, mid=2, out=4, seed=0):
@@ -208,7 +208,7 @@ def test_pretrained_fetches_checks_and_loads(tmp_path, monkeypatch):
     try:
         home = f"http://127.0.0.1:{server.server_port}/u2netp.pth#/u2netp.pth"
         digest = hashlib.sha256((tmp_path / "home" / "u2netp.pth").read_bytes()).hexdigest()
-        monkeypatch.setitem(store.WEIGHTS, "u2net_small", store.Archive((home,), sha256=digest))
+        monkeypatch.setitem(catalogue.WEIGHTS, "u2net_small", catalogue.Archive((home,), sha256=digest))
         model, _ = u2learn.pretrained("u2net_small", progress=False)
     finally:
         server.shutdown()
@@ -219,7 +219,7 @@ def test_pretrained_fetches_checks_and_loads(tmp_path, monkeypatch):
     place = tmp_path / "data" / "weights" / "u2netp.pth"
     assert u2learn.pretrained("u2net_small", progress=False)[1] is None  # without the server
     place.unlink()
-    monkeypatch.setattr(store.time, "sleep", lambda _: None)
+    monkeypatch.setattr(download.time, "sleep", lambda _: None)
     with pytest.raises(ConnectionError, match="by hand") as error:
         u2learn.pretrained("u2net_small", progress=False)
     assert str(place) in str(error.value)

@@ -15,9 +15,9 @@ from torch import nn
 
 from u2learn import recipes, results, to_official, unet_s5_d16
 from u2learn.data.augment import Augmentation
-from u2learn.data.objects import salient
-from u2learn.data.pairs import Example
-from u2learn.data.streets import SyntheticStreets
+from u2learn.data.drawn.objects import salient
+from u2learn.data.drawn.streets import SyntheticStreets
+from u2learn.data.example import Example
 from u2learn.inference import evaluate, load_model, pretrained, saliency
 from u2learn.metrics.overlap import OverlapScores
 from u2learn.metrics.saliency import score_saliency

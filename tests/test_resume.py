@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from u2learn import training
 from u2learn.data.augment import Augmentation
-from u2learn.data.pairs import Example
+from u2learn.data.example import Example
 from u2learn.models import weights
 from u2learn.models.conv import double_conv
 from u2learn.models.heads import fcn_head
-from u2learn.models.unet import UNet, u
+from u2learn.models.unet import UNet, nest
 from u2learn.recipes import MODELS, Recipe
 
 torch.set_num_threads(1)
@@ -40,7 +40,7 @@ training.CHECK_EVERY = 2
 
 def with_dropout(num_classes):
     """A small net with all that the large one has: dropout and an auxiliary head."""
-    body = u([4, 8, 8], [4, 8], double_conv)
+    body = nest([4, 8, 8], [4, 8], double_conv)
     return UNet(body, fcn_head(4, 4, num_classes, dropout=0.3), fcn_head(8, 4, num_classes, dropout=0.3))
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from u2learn import ConvBlock, ULevel, show, unet_2015, unet_s5_d16, unet_small, wnet_small
 from u2learn.metrics.hce import corrections
 from u2learn.show import widgets
-from u2learn.show.outline import measure
+from u2learn.show.module_tree import measure
 
 plt = pytest.importorskip("matplotlib.pyplot")
 pytest.importorskip("IPython")

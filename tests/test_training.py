@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from u2learn import training
 from u2learn.data.augment import Augmentation, resize
-from u2learn.data.pairs import Example
-from u2learn.data.synthetic import SyntheticRetina
+from u2learn.data.drawn.retina import SyntheticRetina
+from u2learn.data.example import Example
 from u2learn.inference import evaluate, load_model
 from u2learn.recipes import LOSSES, Recipe
 from u2learn.training import DivergedError, Run, TimeIsUpError, TrainingData, read_log, train

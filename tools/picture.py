@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from u2learn import pretrained, segment, show
-from u2learn.data.synthetic import fundus
+from u2learn.data.drawn.retina import fundus
 
 TARGET = Path(__file__).resolve().parents[1] / "book" / "_static" / "u2learn.png"
 

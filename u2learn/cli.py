@@ -12,8 +12,10 @@ from PIL import Image
 
 from u2learn import benchmark as benchmarks
 from u2learn import inference, recipes, results, tables, training
-from u2learn.data import pairs, saliency, store
-from u2learn.models.weights import write_text
+from u2learn.data import catalogue, download, local, saliency
+from u2learn.data.example import read_image
+from u2learn.data.linter import lint
+from u2learn.files import write_text
 
 SUITES = {
     "retina-small": ["drive-small", "stare-small", "chase-small"],
@@ -51,21 +53,21 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def list_data(_: argparse.Namespace) -> None:
-    print(f"Data sets in {store.data_root()} (set U2LEARN_DATA to look elsewhere):")
-    for line in store.available():
+    print(f"Data sets in {local.data_root()} (set U2LEARN_DATA to look elsewhere):")
+    for line in local.available():
         print(line)
 
 
 def fetch_data(options: argparse.Namespace) -> None:
-    print(f"{options.set}: {store.fetch(options.set)}")
+    print(f"{options.set}: {download.fetch(options.set)}")
 
 
 def verify_data(options: argparse.Namespace) -> None:
-    print(store.verify(options.set))
+    print(local.verify(options.set))
 
 
 def lint_data(options: argparse.Namespace) -> None:
-    print(pairs.lint(options.images, options.masks, num_classes=options.classes))
+    print(lint(options.images, options.masks, num_classes=options.classes))
 
 
 def train(options: argparse.Namespace) -> None:
@@ -129,7 +131,7 @@ def compare_maps(options: argparse.Namespace) -> None:
     """U²-Net's weights beside the maps that its authors made with them."""
     if options.folder or options.recipe or options.export:
         raise ValueError("--maps compares pictures and goes with --weights and --record alone.")
-    record = results.measure_maps(options.weights or store.fetch_weights(options.maps), options.maps)
+    record = results.measure_maps(options.weights or download.fetch_weights(options.maps), options.maps)
     name = f"{options.maps.replace('_', '-')}-maps"
     path = results.write_record(name, record) if options.record else None
     print(f"{'difference in grey levels':32}{'mean':>8}{'largest':>9}")
@@ -154,7 +156,7 @@ def predict(options: argparse.Namespace) -> None:
     model, recipe = inference.load_model(options.weights) if options.weights else inference.pretrained()
     options.output.mkdir(parents=True, exist_ok=True)
     for path in options.images:
-        image = pairs.read_image(path)
+        image = read_image(path)
         if recipe is None or recipe.num_classes == 1:  # without a recipe: a U²-Net of its authors
             salient = inference.saliency(model, image, side=recipe.square if recipe else 320)
             maps = {"saliency": (salient * 255).round(), "mask": (salient > options.threshold) * 255}
@@ -296,7 +298,7 @@ def _parser() -> argparse.ArgumentParser:
         data_commands, "verify", verify_data, "open every file of a set", "u2learn data verify drive"
     )
     for sub in (fetch, verify):
-        sub.add_argument("set", choices=sorted(store.DATASETS), help="the data set")
+        sub.add_argument("set", choices=sorted(catalogue.DATASETS), help="the data set")
     lint = command(
         data_commands,
         "lint",
@@ -339,7 +341,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--maps",
-        choices=sorted(store.WEIGHTS),
+        choices=sorted(catalogue.WEIGHTS),
         help="compare with the maps that U²-Net's authors published; without --weights, theirs are fetched",
     )
     sub.add_argument("--record", action="store_true", help="also write the record into results/")

@@ -12,12 +12,13 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from u2learn.data.augment import normalisation, normalise, read_points, resize, shrunk_size
-from u2learn.data.pairs import Example
-from u2learn.data.store import WEIGHTS, fetch_weights
+from u2learn.data.catalogue import WEIGHTS
+from u2learn.data.download import fetch_weights
+from u2learn.data.example import Example
 from u2learn.metrics.overlap import ClassScores, OverlapScores
 from u2learn.metrics.saliency import SaliencyScores
 from u2learn.models.official import load_u2net
-from u2learn.models.weights import part, read_tensors, write_tensors
+from u2learn.models.weights import read_tensors, with_prefix, write_tensors
 from u2learn.recipes import VIEWS, Recipe
 
 WINDOW_BATCH = 32  # windows that go through the network together; bounds the memory, whatever the image
@@ -260,7 +261,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, Recipe | None]:
     try:
         recipe = Recipe.from_json(metadata["recipe"])
         model = recipe.build_model()
-        model.load_state_dict(part(tensors, "model."))
+        model.load_state_dict(with_prefix(tensors, "model."))
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} was not written by this version of u2learn: {reason}") from error

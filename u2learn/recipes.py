@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from u2learn.data import saliency
 from u2learn.data.augment import NORMALISATIONS, Augmentation
 from u2learn.data.cityscapes import Cityscapes
-from u2learn.data.objects import SyntheticObjects
-from u2learn.data.pairs import Example
+from u2learn.data.drawn.objects import SyntheticObjects
+from u2learn.data.drawn.retina import SyntheticRetina
+from u2learn.data.drawn.streets import SyntheticStreets
+from u2learn.data.example import Example
 from u2learn.data.retina import Retina
-from u2learn.data.streets import SyntheticStreets
-from u2learn.data.synthetic import SyntheticRetina
 from u2learn.losses import (
     binary_cross_entropy,
     cross_entropy,

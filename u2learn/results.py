@@ -19,14 +19,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import u2learn
 from u2learn import recipes
-from u2learn.data import store
-from u2learn.data.pairs import read_image
+from u2learn.data import local
+from u2learn.data.example import read_image
 from u2learn.data.saliency import TESTS
+from u2learn.files import write_text
 from u2learn.inference import evaluate, load_model, saliency, score_maps, segment
 from u2learn.metrics.overlap import THRESHOLDS, OverlapScores
 from u2learn.metrics.saliency import SaliencyScores
 from u2learn.models.official import load_official
-from u2learn.models.weights import read_tensors, write_text
+from u2learn.models.weights import read_tensors
 from u2learn.recipes import LOSSES, Recipe
 from u2learn.training import device_name, pick_device, read_log
 
@@ -170,7 +171,7 @@ def compare_maps(model: nn.Module, name: str) -> dict[str, tuple[float, float]]:
         MissingDataset: the photographs and maps are not here; says how to get them.
         ValueError: a photograph without a map, or a map of another size.
     """
-    files = store.files("u2net-demo")
+    files = local.files("u2net-demo")
     maps = {path.stem: path for path in files[f"maps of {name}"]}
     differences = {}
     for path in files["photographs"]:

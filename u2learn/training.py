@@ -29,9 +29,10 @@ from u2learn.data.augment import (
     sample_batch,
     shrunk_size,
 )
-from u2learn.data.pairs import Example
+from u2learn.data.example import Example
+from u2learn.files import write_text
 from u2learn.inference import evaluate
-from u2learn.models.weights import part, read_tensors, write_tensors, write_text
+from u2learn.models.weights import read_tensors, with_prefix, write_tensors
 from u2learn.recipes import LOSSES, Recipe
 
 try:
@@ -333,11 +334,11 @@ class Run:
         )
         self.memory = position.get("memory")
         self.scaler.load_state_dict(position["scaler"])
-        self.result.load_state_dict(part(tensors, "model."))
+        self.result.load_state_dict(with_prefix(tensors, "model."))
         if self.recipe.ema:
-            self.model.load_state_dict(part(tensors, "raw."))
+            self.model.load_state_dict(with_prefix(tensors, "raw."))
         state = {}
-        for name, tensor in part(tensors, "optimiser.").items():
+        for name, tensor in with_prefix(tensors, "optimiser.").items():
             index, key = name.split(".")
             state.setdefault(int(index), {})[key] = tensor
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from u2learn.checks.core import Cases, Mistake, call, integers, normal, question, shown
-from u2learn.data.pairs import Example
-from u2learn.data.synthetic import fundus
+from u2learn.data.drawn.retina import fundus
+from u2learn.data.example import Example
 from u2learn.metrics.overlap import OverlapScores
 
 SIZE = (144, 140)  # of the drawn eyes

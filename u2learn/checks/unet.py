@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from u2learn.checks.core import Cases, Mistake, call, integers, normal, question, shown, uniform
 from u2learn.models.conv import double_conv
-from u2learn.models.unet import u
+from u2learn.models.unet import nest
 
 
 @question("2.1", "batch_norm")
@@ -285,7 +285,7 @@ def count(g: torch.Generator, answer) -> str:
     for _ in range(10):
         depth, inputs, classes = integers(g, (2, 5), (1, 4), (2, 5))
         channels = integers(g, *[(2, 20)] * depth)
-        body = u(channels, channels[:-1], partial(double_conv, bias=False), in_channels=inputs)
+        body = nest(channels, channels[:-1], partial(double_conv, bias=False), in_channels=inputs)
         head = nn.Conv2d(channels[0], classes, 1)
         want = sum(p.numel() for p in (*body.parameters(), *head.parameters()))
         got = call(answer, channels, inputs, classes)

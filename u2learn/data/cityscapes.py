@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from u2learn.data import store
-from u2learn.data.pairs import IGNORE, Example, read_image, read_label
+from u2learn.data import local
+from u2learn.data.example import IGNORE, Example, read_image, read_label
 
 
 class Label(NamedTuple):
@@ -96,7 +96,7 @@ class Cityscapes(Sequence):
 
     Args:
         split: "train" or "val".
-        root: the folder that holds leftImg8bit and gtFine; default: where `store.find` finds it.
+        root: the folder that holds leftImg8bit and gtFine; default: where `local.find` finds it.
 
     Raises:
         ValueError: for another split, or one that holds no image. When an index is asked for: if a file
@@ -111,7 +111,7 @@ class Cityscapes(Sequence):
             raise ValueError(
                 f"The splits of Cityscapes are train and val, not {split!r}; its test part has no labels."
             )
-        root = store.find("cityscapes") if root is None else Path(root)
+        root = local.find("cityscapes") if root is None else Path(root)
         images = root / "leftImg8bit" / split
         if not images.is_dir():
             raise FileNotFoundError(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from u2learn.data import store
-from u2learn.data.pairs import Example, read_image, read_mask
+from u2learn.data import local
+from u2learn.data.example import Example, read_image, read_mask
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Retina(Sequence):
     Args:
         dataset: "drive", "stare", "chase" or "hrf".
         split: "train", "test" or "all".
-        root: the folder of the set; default: where `store.find` finds it.
+        root: the folder of the set; default: where `local.find` finds it.
         protocol: "mmseg", "paddleseg" or "lwnet".
 
     Raises:
@@ -132,7 +132,7 @@ class Retina(Sequence):
                 raise ValueError(f"There is no retinal {what} {given!r}; there are {', '.join(known)}.")
         if split not in ("train", "test", "all"):
             raise ValueError(f"The splits of {dataset} are train, test and all, not {split!r}.")
-        folder = store.find(dataset) if root is None else Path(root)
+        folder = local.find(dataset) if root is None else Path(root)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: there is no such folder; it should hold {dataset}.")
         self.dataset = dataset

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from u2learn.data import store
-from u2learn.data.pairs import Example, image_files, listed, pair_files, read_image, read_mask
+from u2learn.data import local
+from u2learn.data.example import Example, image_files, listed, pair_files, read_image, read_mask
 
 
 class Part(NamedTuple):
     """Images that are trained or tested on together: their set, and the folders of its images and masks."""
 
-    dataset: str  # of `store.DATASETS`
+    dataset: str  # of `catalogue.DATASETS`
     images: str
     masks: str
 
@@ -62,7 +62,7 @@ class Saliency(Sequence):
     Args:
         dataset: "duts", "ecssd", "hku-is", "pascal-s", "dut-omron", "sod", "dis-vd", "dis-te1" ... "dis-te4".
         split: "train" or "test".
-        root: the folder of the set that is read; default: where `store.find` finds it.
+        root: the folder of the set that is read; default: where `local.find` finds it.
         protocol: "duts", "dis5k" or "study".
 
     Raises:
@@ -86,7 +86,7 @@ class Saliency(Sequence):
         if dataset not in tests:
             raise ValueError(f"The protocol {protocol!r} tests on {', '.join(tests)}, not on {dataset!r}.")
         self.part = training if split == "train" else dataset
-        folder = store.find(PARTS[self.part].dataset) if root is None else Path(root)
+        folder = local.find(PARTS[self.part].dataset) if root is None else Path(root)
         self.files = {image.stem: (image, mask) for image, mask in paired(self.part, folder)}
         if protocol == "study":
             self.files = {

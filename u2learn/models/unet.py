@@ -11,7 +11,7 @@ from u2learn.models.heads import aspp_head, fcn_head, psp_head
 from u2learn.models.ulevel import ResizeConvJoin, ULevel, UpConvCropJoin
 
 
-def u(
+def nest(
     channels: Sequence[int],
     out: Sequence[int],
     convs: Callable[[int, int], nn.Module],
@@ -31,7 +31,7 @@ def u(
     up = deep // 2 if join else deep
     return ULevel(
         encode=convs(in_channels, channels[0]),
-        inner=u(channels[1:], out[1:], convs, join, channels[0], down),
+        inner=nest(channels[1:], out[1:], convs, join, channels[0], down),
         decode=convs(up + channels[0], out[0]),
         down=down(),
         join=join(deep, up) if join else None,
@@ -74,7 +74,7 @@ def unet_s5_d16(num_classes: int = 2, head: str = "fcn", auxiliary: bool = True)
     convs = partial(double_conv, bias=False)
     make_head, channels = HEADS[head]
     net = UNet(
-        body=u([64, 128, 256, 512, 1024], [64, 128, 256, 512], convs, ResizeConvJoin),
+        body=nest([64, 128, 256, 512, 1024], [64, 128, 256, 512], convs, ResizeConvJoin),
         head=make_head(64, channels, num_classes),
         auxiliary=fcn_head(128, 64, num_classes) if auxiliary else None,
     )
@@ -89,7 +89,7 @@ def unet_paddle(num_classes: int = 2) -> UNet:
 
     Source: PaddleSeg, paddleseg/models/unet.py, with `use_deconv: False`.
     """
-    body = u([64, 128, 256, 512, 512], [64, 64, 128, 256], double_conv, down=FloorPool)
+    body = nest([64, 128, 256, 512, 512], [64, 64, 128, 256], double_conv, down=FloorPool)
     net = UNet(body, head=nn.Conv2d(64, num_classes, kernel_size=3, padding=1))
     return net.apply(_kaiming_fan_in)
 
@@ -101,7 +101,7 @@ def unet_small(num_classes: int = 2, width: int = 8, depth: int = 4, in_channels
     structures such as vessels are decided at the finest scales.
     """
     channels = [width * (i + 1) for i in range(depth)]
-    body = u(channels, channels[:-1], partial(double_conv, bias=False), in_channels=in_channels)
+    body = nest(channels, channels[:-1], partial(double_conv, bias=False), in_channels=in_channels)
     return UNet(body, head=nn.Conv2d(width, num_classes, kernel_size=1))
 
 
@@ -160,7 +160,7 @@ def unet_2015(num_classes: int = 2, in_channels: int = 1) -> UNet2015:
         return nn.Sequential(nn.Conv2d(a, b, 3), nn.ReLU(), nn.Conv2d(b, b, 3), nn.ReLU())
 
     channels = [64, 128, 256, 512, 1024]
-    body = u(channels, channels[:-1], valid_convs, UpConvCropJoin, in_channels)
+    body = nest(channels, channels[:-1], valid_convs, UpConvCropJoin, in_channels)
     net = UNet2015(body, head=nn.Conv2d(64, num_classes, kernel_size=1))
     for weight in net.parameters():  # section 3: Gaussian with a deviation of √(2 / N), N incoming nodes
         if weight.ndim == 4:

@@ -4,12 +4,12 @@ A helper returns what it shows, and the last line of a cell displays it. matplot
 are imported when a helper is called, never before.
 """
 
+from u2learn.show.book import budget, publishing, source
 from u2learn.show.classes import class_colours, class_legend, class_table, confusion_picture
-from u2learn.show.correction import hce_steps
 from u2learn.show.curves import precision_recall, training_curve
 from u2learn.show.drawing import draw
-from u2learn.show.look import COLOURS, style
-from u2learn.show.page import budget, publishing, source
+from u2learn.show.hce import hce_steps
+from u2learn.show.palette import COLOURS, style
 from u2learn.show.pictures import (
     feature_grid,
     image_row,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from u2learn.data.cityscapes import CLASSES, PALETTE
-from u2learn.show.look import WIDTH, figure_of
+from u2learn.show.palette import WIDTH, figure_of
 from u2learn.show.pictures import pixels_of
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from u2learn.show.look import COLOURS, WIDTH, figure_of
+from u2learn.show.palette import COLOURS, WIDTH, figure_of
 
 
 def precision_recall(

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from u2learn.show.look import COLOURS
-from u2learn.show.outline import Box, Diagram, Head, Level, U, measure
-from u2learn.show.pen import GREY, Pen, short_count, width
+from u2learn.show.canvas import GREY, Pen, short_count, width
+from u2learn.show.module_tree import Box, Diagram, Head, Level, U, measure
+from u2learn.show.palette import COLOURS
 
 # Inches. Each U is a ladder: encoders down the left, decoders up the right, each level a step inwards.
 STEP, ROWS, JOIN = 0.17, 0.36, 0.1

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from u2learn.show.look import COLOURS, WIDTH, figure_of
+from u2learn.show.palette import COLOURS, WIDTH, figure_of
 
 
 def pixels_of(image: Any, name: str = "image") -> np.ndarray:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from u2learn.show.look import COLOURS, figure_of
+from u2learn.show.palette import COLOURS, figure_of
 from u2learn.show.pictures import panel, pixels_of
 
 PHONE = 4.2  # inches: a phone shows it without shrinking its letters

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from u2learn.show.page import publishing
+from u2learn.show.book import publishing
 from u2learn.show.pictures import limits_of, pixels_of
 
 COLUMN = 680  # pixels: the book's column; a phone shrinks it

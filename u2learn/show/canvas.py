@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from u2learn.show.look import COLOURS, figure_of
-from u2learn.show.outline import Box, Head, U
+from u2learn.show.module_tree import Box, Head, U
+from u2learn.show.palette import COLOURS, figure_of
 
 INK, GREY = "#333333", COLOURS["grey"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from u2learn.data.pairs import Example
+from u2learn.data.example import Example
 
 STEP = 0.002  # between two points of a vessel's centre line
 THINNEST = 0.0021  # radius at which a vessel ends

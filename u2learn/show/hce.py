@@ -7,7 +7,7 @@ import numpy as np
 from u2learn.metrics.hce import Corrections, Repair, corrections
 from u2learn.metrics.libraries import need
 from u2learn.metrics.saliency import checked
-from u2learn.show.look import COLOURS, WIDTH, figure_of
+from u2learn.show.palette import COLOURS, WIDTH, figure_of
 from u2learn.show.pictures import panel
 
 GROUND, INSIDE, FAINT = (28, 32, 36), (120, 128, 134), (74, 80, 86)  # background, hits, what is forgiven

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from u2learn.data.pairs import Example
-from u2learn.data.synthetic import SyntheticSet, clouds, rgb
+from u2learn.data.drawn.retina import SyntheticSet, clouds, rgb
+from u2learn.data.example import Example
 
 FINE = 3  # outlines are drawn this much finer than the picture, so that edges are soft
 SHADE = 0.5  # of a label: a pixel belongs to the thing from this share of its area on

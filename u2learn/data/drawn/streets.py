@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from u2learn.data.cityscapes import CLASSES, LABELS, train_ids
-from u2learn.data.pairs import Example
-from u2learn.data.synthetic import SyntheticSet
+from u2learn.data.drawn.retina import SyntheticSet
+from u2learn.data.example import Example
 
 ID = {label.name: label.id for label in LABELS}
 EYE = 1.5  # m, height of the camera
