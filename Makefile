@@ -35,7 +35,7 @@ test: .venv/.ready ## run everything that proves the project (lint, tests, chapt
 lab: .venv/.ready ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab book/chapters
 
-links: .venv/.ready ## write every link to the project's home, and the tables of chapters, anew
+links: .venv/.ready ## write every link to the project's home, and the chapters' numbers and tables, anew
 	@$(PY) -m tools.links
 
 format: .venv/.ready ## format code and notebooks as the tests want them

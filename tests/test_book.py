@@ -33,6 +33,16 @@ def test_every_chapter_shows_a_picture_and_no_traceback(site):
         assert "Traceback (most recent call last)" not in html, path.name
 
 
+def test_exercises_carry_the_number_of_their_chapter(site):
+    for path in chapter_pages(site):
+        html = path.read_text(encoding="utf-8")
+        chapter = int(re.findall(r"<h1>(\d+)\. ", html)[0])
+        found = re.findall(r'caption-number">Exercise (\d+)\.(\d+)', html)
+        assert len(found) >= 3, path.name
+        wanted = [(chapter, place) for place in range(1, len(found) + 1)]
+        assert [(int(first), int(second)) for first, second in found] == wanted, path.name
+
+
 def test_tables_that_a_cell_prints_are_tables(site):
     """A Markdown table that was not understood shows its rule of dashes and bars."""
     tables = 0

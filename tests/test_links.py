@@ -1,5 +1,7 @@
-"""The project's home is written in one place, and `tools/links.py` carries it everywhere."""
+"""Home and chapters' order are written in one place each, and `tools/links.py` carries them everywhere."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,9 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from tools import links
+from tools import links, notebooks
 
 HOME = links.repository(ROOT)
+N = 7  # the tool reads this file too, so no digit stands behind the word
 LEFT_OUT = shutil.ignore_patterns(
     ".*_cache", ".venv", ".git", "_build", "__pycache__", "runs", "assets", "tests"
 )
@@ -33,20 +36,26 @@ def test_all_links_are_up_to_date():
 
 
 def test_a_move_reaches_every_file(copy):
+    owner_and_name = links.slug(HOME)
+    named = {
+        path.relative_to(copy).as_posix()
+        for path in links.wanted(copy)
+        if owner_and_name in path.read_text(encoding="utf-8")
+    }
     project = copy / "pyproject.toml"
     project.write_text(project.read_text().replace(HOME, "https://github.com/Some-One/unets"))
 
     before = run(copy, "--check")
     assert before.returncode == 1
-    named = {path.relative_to(copy).as_posix() for path in links.wanted(copy)}
     assert {"README.md", "book/index.md", "_config.yml", "CITATION.cff"} < named
     assert all(name in before.stderr for name in named)
 
     assert run(copy).returncode == 0
     assert run(copy, "--check").returncode == 0
-    owner_and_name = links.slug(HOME)
     left = [p for p in files(copy) if owner_and_name in p.read_text(encoding="utf-8", errors="ignore")]
     assert left == [], "the old home is still there"
+    left = [p for p in files(copy) if links.site(HOME) in p.read_text(encoding="utf-8", errors="ignore")]
+    assert left == [], "the old site is still there"
     assert "some-one.github.io/unets" in (copy / "_config.yml").read_text()
     assert (
         "colab.research.google.com/github/Some-One/unets/blob/main/book/chapters"
@@ -68,12 +77,9 @@ def test_one_wrong_link_is_found(copy, name):
 
 def test_the_table_lists_the_chapters_in_order():
     chapters = links.read_chapters(ROOT)
-    numbers = [int(chapter.number) for chapter in chapters]
-    assert numbers == sorted(set(numbers))
+    assert [chapter.number for chapter in chapters] == list(range(1, len(chapters) + 1))
     stored = {path.relative_to(ROOT).as_posix() for path in (ROOT / "book" / "chapters").glob("*.ipynb")}
     assert {chapter.path for chapter in chapters} == stored, "a chapter is not in _toc.yml"
-    for chapter in chapters:
-        assert Path(chapter.path).name.startswith(f"{int(chapter.number):02}-")
 
 
 def test_a_chapter_without_its_install_cell_is_refused(copy):
@@ -82,6 +88,162 @@ def test_a_chapter_without_its_install_cell_is_refused(copy):
     result = run(copy, "--check")
     assert result.returncode == 1
     assert "u2learn: install" in result.stderr and path.name in result.stderr
+
+
+@pytest.fixture
+def longer(copy) -> Path:
+    """A copy with a made-up chapter between the third and the fourth; nothing but _toc.yml knows of it."""
+    chapters = copy / "book" / "chapters"
+    made_up = json.loads((chapters / "unet.ipynb").read_text(encoding="utf-8"))
+    made_up["cells"][0]["source"] = ["# Sideways\n", "\n", f"As in [chapter {N}](unet.ipynb#the-u)."]
+    (chapters / "sideways.ipynb").write_text(json.dumps(made_up), encoding="utf-8")
+    contents = (copy / "_toc.yml").read_text(encoding="utf-8")
+    line = "      - file: book/chapters/unet #"
+    assert contents.count(line) == 1
+    contents = contents.replace(line, f"      - file: book/chapters/sideways # a step to the left\n{line}")
+    (copy / "_toc.yml").write_text(contents, encoding="utf-8")
+    return copy
+
+
+def test_a_chapter_in_between_renumbers_the_book(longer):
+    """Every number of a chapter in titles, tables and prose follows _toc.yml after one run of the tool."""
+    names = re.findall(r"book/chapters/(\S+)", (longer / "_toc.yml").read_text(encoding="utf-8"))
+    before = {name: place for place, name in enumerate((n for n in names if n != "sideways"), start=1)}
+    after = {name: place for place, name in enumerate(names, start=1)}
+    assert after["sideways"] == after["down-and-up"] + 1 == 4 and after["unet"] == 5
+    old = numbers_in_prose(longer, leave_out="sideways")
+    assert len(old) > 100 and {place[0].split("/")[0] for place in old} >= {"book", "exercises", "README.md"}
+    assert all(number == before[name] for (_, name), numbers in old.items() for number in numbers)
+
+    assert run(longer, "--check").returncode == 1
+    result = run(longer)
+    assert result.returncode == 0, result.stderr
+    assert run(longer, "--check").returncode == 0
+
+    new = numbers_in_prose(longer, leave_out="sideways")
+    assert {key: len(numbers) for key, numbers in new.items()} == {key: len(n) for key, n in old.items()}
+    assert all(number == after[name] for (_, name), numbers in new.items() for number in numbers)
+    for name, number in after.items():
+        assert prose(longer / f"book/chapters/{name}.ipynb").startswith(f"# {number}. ")
+    assert f"As in [chapter {5}](unet.ipynb#the-u)." in prose(longer / "book/chapters/sideways.ipynb")
+    for file, folder in (("README.md", "book/chapters"), ("book/index.md", "chapters")):
+        table = (longer / file).read_text(encoding="utf-8")
+        rows = re.findall(rf"^\| (\d+) \| \[[^]]+\]\({folder}/([\w-]+)\.ipynb\)", table, re.MULTILINE)
+        assert [(name, int(number)) for number, name in rows] == list(after.items())
+        assert f"| 4 | [Sideways]({folder}/sideways.ipynb) | a step to the left |" in table
+
+
+def test_a_chapter_that_goes_away_is_missed_by_those_who_point_to_it(copy):
+    contents = copy / "_toc.yml"
+    lines = contents.read_text(encoding="utf-8").splitlines(keepends=True)
+    contents.write_text("".join(line for line in lines if "chapters/heads" not in line), encoding="utf-8")
+    result = run(copy)
+    assert result.returncode == 1
+    assert re.search(
+        r"^book/chapters/rsu\.ipynb: the link \[chapter \d+\]\(heads\.ipynb\) leads to no chapter",
+        result.stderr,
+        re.MULTILINE,
+    )
+    assert "book/chapters/unet.ipynb" not in result.stderr, "it has no link to that chapter"
+
+
+@pytest.mark.parametrize(
+    ("file", "written", "complaint"),
+    [
+        ("README.md", f"[chapter {N}](book/chapters/speed.ipynb)", "(book/chapters/speed.ipynb) leads to no"),
+        (
+            "book/back/glossary.md",
+            "[how](../chapters/speed.ipynb#how)",
+            "(../chapters/speed.ipynb#how) leads",
+        ),
+        ("book/chapters/unet.ipynb", f"[Chapter {N}](speed.ipynb)", "(speed.ipynb) leads to no chapter"),
+        ("book/labs/broken-unets.ipynb", "[x](../chapters/speed.ipynb)", "(../chapters/speed.ipynb) leads"),
+        (
+            "exercises/02-unet/02-unet.ipynb",
+            f"[chapter {N}]({links.site(HOME)}book/chapters/speed.html)",
+            "book/chapters/speed.html) leads to no chapter",
+        ),
+        ("README.md", f"as chapter {N} says", f"'chapter {N}' needs a link"),
+        ("README.md", f"[chapter {N}](book/back/glossary.md)", f"'chapter {N}' needs a link"),
+        ("CONTRIBUTING.md", f"Chapter {N} says", f"'Chapter {N}' needs a link"),
+        ("book/back/notation.md", f"from chapters {N} and on", f"'chapters {N}' needs a link"),
+        ("book/chapters/rsu.ipynb", f"(see chapter\n{N})", f"'chapter\\n{N}' needs a link"),
+        (
+            "book/labs/broken-unets.ipynb",
+            f"[chapter {N}](../chapters/rsu.ipynb), chapter {N}",
+            "needs a link",
+        ),
+        ("exercises/06-rsu/06-rsu.ipynb", f"Chapter {N}.", f"'Chapter {N}' needs a link"),
+        ("u2learn/losses.py", f"# chapter {N} derives it", f"'chapter {N}' stands in code"),
+        ("tools/notebooks.py", f"# Chapters {N} and on", f"'Chapters {N}' stands in code"),
+    ],
+)
+def test_a_dead_link_and_a_lone_number_are_named(copy, file, written, complaint):
+    add(copy / file, written)
+    before = (copy / file).read_bytes()
+    for options in ([], ["--check"]):
+        with pytest.raises(SystemExit) as stop:
+            links.main(options, copy)
+        (line,) = stop.value.code.splitlines()
+        assert line.startswith(f"{file}: ") and complaint in line
+        assert (copy / file).read_bytes() == before
+
+
+def test_a_number_in_a_code_cell_is_named(copy):
+    add(copy / "book/chapters/heads.ipynb", f"# see chapter {N}", kind="code")
+    result = run(copy, "--check")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"book/chapters/heads.ipynb: 'chapter {N}' stands in code")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"A new chapter\n\n{N}. a list", "this chapter, 7 pages", "[the U](unet.ipynb)", "[7](rsu.ipynb)"],
+)
+def test_what_is_no_number_of_a_chapter_stays(copy, text):
+    add(copy / "book/chapters/heads.ipynb", text)
+    links.main(["--check"], copy)
+
+
+def test_a_chapter_says_what_is_built_in_it(copy):
+    contents = copy / "_toc.yml"
+    text = contents.read_text(encoding="utf-8")
+    contents.write_text(re.sub(r"(chapters/unet) # .+", r"\1", text), encoding="utf-8")
+    result = run(copy, "--check")
+    assert result.returncode == 1
+    assert "_toc.yml" in result.stderr and "book/chapters/unet" in result.stderr
+
+
+def add(path: Path, written: str, kind: str = "markdown") -> None:
+    """Put a line at the end of a text, or of the last cell of its kind of a notebook."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        path.write_text(f"{text}\n{written}\n", encoding="utf-8")
+        return
+    notebook = json.loads(text)
+    cell = [cell for cell in notebook["cells"] if cell["cell_type"] == kind][-1]
+    cell["source"] = "".join([*cell["source"], f"\n\n{written}"]).splitlines(keepends=True)
+    path.write_text(notebooks.dump(notebook), encoding="utf-8")
+
+
+def prose(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = json.loads(text)["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def numbers_in_prose(root: Path, leave_out: str) -> dict[tuple[str, str], list[int]]:
+    """The numbers that stand in links, by file and by the chapter that the link leads to."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for path in files(root):
+        if path.suffix not in (".md", ".ipynb") or path.stem == leave_out:
+            continue
+        link = r"\[[Cc]hapter (\d+)\]\(\S*?([\w-]+)\.(?:ipynb|html)(?:#\S*?)?\)"
+        for number, name in re.findall(link, prose(path)):
+            found.setdefault((path.relative_to(root).as_posix(), name), []).append(int(number))
+    return found
 
 
 def files(root: Path) -> list[Path]:

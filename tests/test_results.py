@@ -115,7 +115,7 @@ def test_the_projects_own_records_are_complete():
                 assert 0.5 < scores["max_f_curves"] <= scores["max_f"] < 1 and 0 < scores["mae"] < 0.2
         else:
             assert set(record["scores"]) == set(results.PROTOCOLS), name
-            low = 0 if "pyramid" in name else 0.5  # chapter 12 says why
+            low = 0 if "pyramid" in name else 0.5  # the chapter on blocks says why
             for s in record["scores"].values():
                 assert low < s["dice"] < 1 and s["dice"] <= 2 * s["iou"] / (1 + s["iou"]) + 1e-3
         if "official" in record:

@@ -66,11 +66,11 @@ def test_a_table_without_records_says_so_and_invents_nothing(folder):
 
 # --- every reported number ----------------------------------------------------------------------------------
 
-CHAPTER = ROOT / "book" / "chapters" / "18-reported-and-ours.ipynb"
+CHAPTER = ROOT / "book" / "chapters" / "reported-and-ours.ipynb"
 
 
 def chapter_rows() -> list[list[str]]:
-    """The cells of all table rows of chapter 18."""
+    """The cells of all table rows of the chapter."""
     notebook = json.loads(CHAPTER.read_text(encoding="utf-8"))
     text = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     rows = [line for line in text.replace(tables.NO_BREAK, " ").splitlines() if line[:1] == "|"]

@@ -1,15 +1,19 @@
-"""Write every link to the project's home, and the tables of chapters, from their one source.
+"""Write every link to the project's home, and the numbers of the chapters, from their one source.
 
     python -m tools.links [--check]
 
-The home is `[project.urls] Repository` in pyproject.toml; the chapters are those of _toc.yml, by title, the
-assignments those of exercises/release.
-With --check nothing is written: the files that differ are named, and the exit status is 1.
+The home is `[project.urls] Repository` in pyproject.toml. The chapters are those of _toc.yml, in its order: a
+chapter's place there is its number in its title, in the tables of chapters, and in the text of every link
+such as [chapter N](metrics.ipynb). The assignments are those of exercises/release.
+With --check nothing is written: the files that differ are named, and the exit status is 1. With or without,
+nothing is written where a link leads to no chapter, or where a chapter's number stands without a link.
 """
 
 import json
+import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
@@ -19,35 +23,52 @@ from tools import notebooks
 ROOT = Path(__file__).resolve().parents[1]
 BRANCH = "main"
 INSTALL_MARK = "# u2learn: install"
-CHAPTER = re.compile(r"- file: (book/chapters/\S+) # (.+)")
+CHAPTER = re.compile(r"- file: book/chapters/(\S+)(?: # (.+))?")
+TITLE = re.compile(r"# (?:\d+\. )?(.+)")
+ASSIGNMENT = re.compile(r"# Assignment (\d+)\. (.+)")
+LINK = re.compile(r"\[([^][]*)\]\(([^()\s]+)\)")
+ON_THE_SITE = re.compile(r"https://\S+/book/chapters/([^/\s]+)\.html")
+LINKED_NUMBER = re.compile(r"\b([Cc]hapter\s+)\d+")
+NUMBER = re.compile(r"\b[Cc]hapters?(?:[ \t]*\n)?[ \t]*\d+")
+MARKDOWN = ("*.md", "book/**/*.md")
+NOTEBOOKS = ("book/chapters/*.ipynb", "book/labs/*.ipynb", "exercises/*/*.ipynb")
+CODE = ("u2learn", "tools", "tests", "book/_ext")
 
 
 def main(options: list[str], root: Path = ROOT) -> None:
-    stale = [path for path, text in wanted(root).items() if path.read_text(encoding="utf-8") != text]
-    names = ", ".join(str(path.relative_to(root)) for path in stale)
+    texts = wanted(root)
+    if found := list(mistakes(root, texts)):
+        sys.exit("\n".join(found))
+    stale = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
+    names = ", ".join(path.relative_to(root).as_posix() for path in stale)
     if "--check" in options and stale:
         sys.exit(
-            f"Links or tables of chapters differ from pyproject.toml or _toc.yml: {names}. Run `make links`."
+            f"Links or numbers of chapters differ from pyproject.toml or _toc.yml: {names}. Run `make links`."
         )
     for path in stale:
-        path.write_text(wanted(root)[path], encoding="utf-8")
+        path.write_text(texts[path], encoding="utf-8", newline="\n")
     print(f"Written: {names}." if stale else "All links are up to date.")
 
 
 def wanted(root: Path) -> dict[Path, str]:
-    """The files that hold a link to the home, each with the text that it should have."""
+    """The files that may hold a link to the home or a chapter's number, each with the text wanted."""
     home = repository(root)
     chapters = read_chapters(root)
-    texts = {}
+    texts = {path: path.read_text(encoding="utf-8") for path in files(root, *MARKDOWN)}
 
-    path = root / "README.md"
-    text = block(path.read_text(encoding="utf-8"), "badges", badges(home), path)
-    text = block(text, "start", start(home), path)
-    texts[path] = block(text, "chapters", readme_table(home, chapters), path)
+    def write(name: str, marker: str, content: str) -> None:
+        texts[root / name] = block(texts[root / name], marker, content, root / name)
 
-    path = root / "book" / "index.md"
-    text = block(path.read_text(encoding="utf-8"), "start", start(home), path)
-    texts[path] = block(text, "chapters", book_table(chapters), path)
+    write("README.md", "badges", badges(home))
+    write("README.md", "start", start(home))
+    write("README.md", "chapters", readme_table(home, chapters))
+    write("book/index.md", "start", start(home))
+    write("book/index.md", "chapters", book_table(chapters))
+    write("book/back/students.md", "exercises", exercise_table(home, root))
+    texts = {path: numbered(text, path, root, chapters) for path, text in texts.items()}
+
+    for path in files(root, *NOTEBOOKS):
+        texts[path] = notebook(path, root, chapters)
 
     for name, key, link in (
         ("_config.yml", "  url", home),
@@ -57,16 +78,47 @@ def wanted(root: Path) -> dict[Path, str]:
     ):
         path = root / name
         texts[path] = set_key(texts.get(path) or path.read_text(encoding="utf-8"), key, link, path)
-
-    for chapter in chapters:
-        texts[root / chapter.path] = set_install_cell(root / chapter.path, home)
-    for pattern in ("book/labs/*.ipynb", "exercises/*/*.ipynb"):
-        for path in sorted(root.glob(pattern)):
-            texts[path] = set_install_cell(path, home)
-
-    path = root / "book" / "back" / "students.md"
-    texts[path] = block(path.read_text(encoding="utf-8"), "exercises", exercise_table(home, root), path)
     return texts
+
+
+def mistakes(root: Path, texts: dict[Path, str]) -> Iterator[str]:
+    """Links to chapters that do not exist, and chapters' numbers without a link: a sentence each."""
+    known = {chapter.file for chapter in read_chapters(root)}
+    for path, text in texts.items():
+        if path.suffix == ".ipynb":
+            yield from mistakes_in_code(cells(text, "code"), path, root)
+            text = cells(text, "markdown")
+        yield from mistakes_in_prose(text, path, root, known)
+    for path in files(root, *(f"{folder}/**/*.py" for folder in CODE)):
+        yield from mistakes_in_code(path.read_text(encoding="utf-8"), path, root)
+
+
+def mistakes_in_prose(text: str, path: Path, root: Path, known: set[str]) -> Iterator[str]:
+    name, unlinked = path.relative_to(root).as_posix(), text
+    for link in LINK.finditer(text):
+        file = chapter_file(link[2], path, root)
+        if file:
+            unlinked = unlinked.replace(link[0], "")
+        if file and file not in known:
+            yield f"{name}: the link {link[0]} leads to no chapter of _toc.yml."
+    for number in NUMBER.findall(unlinked):
+        yield f"{name}: {number!r} needs a link to that chapter's file; its number is then written for you."
+
+
+def mistakes_in_code(text: str, path: Path, root: Path) -> Iterator[str]:
+    for number in NUMBER.findall(text):
+        name = path.relative_to(root).as_posix()
+        yield f"{name}: {number!r} stands in code, where nothing renumbers it; name the chapter's subject."
+
+
+def files(root: Path, *patterns: str) -> list[Path]:
+    return sorted({path for pattern in patterns for path in root.glob(pattern)})
+
+
+def cells(notebook: str, kind: str) -> str:
+    """The source of all Markdown or code cells of a stored notebook."""
+    found = (cell for cell in json.loads(notebook)["cells"] if cell["cell_type"] == kind)
+    return "\n\n".join("".join(cell["source"]) for cell in found)
 
 
 def repository(root: Path) -> str:
@@ -90,25 +142,89 @@ def slug(home: str) -> str:
 
 @dataclass(frozen=True)
 class Chapter:
-    number: str
+    number: int
     title: str
-    path: str  # below the root, as "book/chapters/04-unet.ipynb"
+    file: str  # "unet.ipynb"
     builds: str
+
+    @property
+    def path(self) -> str:
+        """Below the root."""
+        return f"book/chapters/{self.file}"
 
 
 def read_chapters(root: Path) -> list[Chapter]:
-    """The chapters of _toc.yml in their order."""
-    chapters = []
-    for document, builds in CHAPTER.findall((root / "_toc.yml").read_text(encoding="utf-8")):
-        path = f"{document}.ipynb"
-        if not (root / path).exists():
-            sys.exit(f"_toc.yml names {document}, but there is no {path}.")
-        first = "".join(json.loads((root / path).read_text(encoding="utf-8"))["cells"][0]["source"])
-        title = re.match(r"# (\d+)\. (.+)", first)
-        if not title:
-            sys.exit(f"{path} should open with a title like '# 4. The U', not with {first[:40]!r}.")
-        chapters.append(Chapter(title[1], title[2], path, builds))
-    return chapters
+    """The chapters of _toc.yml, numbered in their order."""
+    found = CHAPTER.findall((root / "_toc.yml").read_text(encoding="utf-8"))
+    return [read_chapter(root, number, *names) for number, names in enumerate(found, start=1)]
+
+
+def read_chapter(root: Path, number: int, name: str, builds: str) -> Chapter:
+    path = root / "book" / "chapters" / f"{name}.ipynb"
+    if not path.exists():
+        sys.exit(f"_toc.yml names book/chapters/{name}, but there is no {name}.ipynb.")
+    if not builds:
+        sys.exit(f"_toc.yml should say behind book/chapters/{name}, in a comment, what the reader builds.")
+    first = cells(path.read_text(encoding="utf-8"), "markdown")
+    title = TITLE.match(first)
+    if not title:
+        sys.exit(f"{path.name} should open with a title like '# The U', not with {first[:40]!r}.")
+    return Chapter(number, title[1], path.name, builds)
+
+
+def numbered(text: str, path: Path, root: Path, chapters: list[Chapter]) -> str:
+    """The prose of `path` with the right number in the text of each link to a chapter, and the right site."""
+    numbers = {chapter.file: chapter.number for chapter in chapters}
+    pages = f"{site(repository(root))}book/chapters/"
+
+    def mended(link: re.Match[str]) -> str:
+        words, target = link.groups()
+        file = chapter_file(target, path, root)
+        if file not in numbers:
+            return link[0]
+        words = LINKED_NUMBER.sub(lambda match: f"{match[1]}{numbers[file]}", words)
+        return f"[{words}]({ON_THE_SITE.sub(lambda page: f'{pages}{page[1]}.html', target)})"
+
+    return LINK.sub(mended, text)
+
+
+def chapter_file(target: str, path: Path, root: Path) -> str | None:
+    """The file in book/chapters that a link in `path` leads to, there or not; None if it leads elsewhere."""
+    address = target.partition("#")[0]
+    if page := ON_THE_SITE.fullmatch(address):
+        return f"{page[1]}.ipynb"
+    file = Path(os.path.normpath(path.parent / address))
+    is_chapter = file.parent == root / "book" / "chapters" and file.suffix == ".ipynb"
+    return file.name if is_chapter else None
+
+
+def notebook(path: Path, root: Path, chapters: list[Chapter]) -> str:
+    """The notebook with its numbers, and a first code cell that installs the package if it is missing."""
+    text = path.read_text(encoding="utf-8")
+    content = json.loads(text)
+    for cell in content["cells"]:
+        if cell["cell_type"] == "markdown":
+            set_source(cell, numbered("".join(cell["source"]), path, root, chapters))
+    titles = {root / chapter.path: f"# {chapter.number}. {chapter.title}" for chapter in chapters}
+    if path in titles:
+        first = content["cells"][0]
+        set_source(first, TITLE.sub(lambda _: titles[path], "".join(first["source"]), count=1))
+    set_source(install_cell(content, path), install(repository(root)))
+    return text if content == json.loads(text) else notebooks.dump(content)
+
+
+def set_source(cell: dict, source: str) -> None:
+    cell["source"] = source.splitlines(keepends=True)
+
+
+def install_cell(notebook: dict, path: Path) -> dict:
+    cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    marked = "".join(cell["source"]).startswith(INSTALL_MARK)
+    if not marked or "remove-cell" not in cell["metadata"].get("tags", []):
+        sys.exit(
+            f"{path.name}: the first code cell needs '{INSTALL_MARK}' as first line and the tag remove-cell."
+        )
+    return cell
 
 
 def block(text: str, name: str, content: str, path: Path) -> str:
@@ -125,22 +241,6 @@ def set_key(text: str, key: str, link: str, path: Path) -> str:
     if count != 1:
         sys.exit(f"{path.name} should have one line '{key}: LINK', it has {count}.")
     return text
-
-
-def set_install_cell(path: Path, home: str) -> str:
-    """The notebook with its first code cell as it should be: it installs the package if that is missing."""
-    text = path.read_text(encoding="utf-8")
-    notebook = json.loads(text)
-    cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
-    source = "".join(cell["source"])
-    if not source.startswith(INSTALL_MARK) or "remove-cell" not in cell["metadata"].get("tags", []):
-        sys.exit(
-            f"{path.name}: the first code cell needs '{INSTALL_MARK}' as first line and the tag remove-cell."
-        )
-    if source == install(home):
-        return text
-    cell["source"] = install(home).splitlines(keepends=True)
-    return notebooks.dump(notebook)
 
 
 def install(home: str) -> str:
@@ -184,7 +284,7 @@ def readme_table(home: str, chapters: list[Chapter]) -> str:
 def book_table(chapters: list[Chapter]) -> str:
     lines = ["| | chapter | what you build |", "|--:|---|---|"]
     for c in chapters:
-        lines.append(f"| {c.number} | [{c.title}](chapters/{Path(c.path).name}) | {c.builds} |")
+        lines.append(f"| {c.number} | [{c.title}](chapters/{c.file}) | {c.builds} |")
     return "\n".join(lines)
 
 
@@ -197,10 +297,12 @@ def exercise_table(home: str, root: Path) -> str:
     lines = ["| | assignment | points | open |", "|--:|---|--:|---|"]
     for path in sorted((root / "exercises" / "release").glob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        number, title = re.match(r"# Assignment (\d+)\. (.+)", "".join(cells[0]["source"])).groups()
+        title = ASSIGNMENT.match("".join(cells[0]["source"]))
+        if not title:
+            sys.exit(f"{path.name} should open with a title like '# Assignment 2. The block and the U'.")
         points = sum(cell["metadata"].get("nbgrader", {}).get("points", 0) for cell in cells)
         link = f"{colab}/exercises/release/{path.name}"
-        lines.append(f"| {number} | {title} | {points} | [Colab]({link}) |")
+        lines.append(f"| {title[1]} | {title[2]} | {points} | [Colab]({link}) |")
     return "\n".join(lines)
 
 

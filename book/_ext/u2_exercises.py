@@ -1,14 +1,13 @@
-"""Number the exercises by chapter: 4.1, 4.2 and so on, as the chapters carry their numbers in their names."""
-
-import re
+"""Number the exercises by chapter: 4.1, 4.2 and so on. A chapter's number is its place in the contents."""
 
 
 def number_by_chapter(app, env):
-    for docname, numbers in env.toc_fignumbers.items():
-        chapter = re.match(r"book/chapters/(\d+)-", docname)
-        if chapter and "exercise" in numbers:
-            for count, label in enumerate(numbers["exercise"], start=1):
-                numbers["exercise"][label] = (int(chapter[1]), count)
+    contents = env.toctree_includes[app.config.root_doc]
+    chapters = [docname for docname in contents if docname.startswith("book/chapters/")]
+    for number, docname in enumerate(chapters, start=1):
+        exercises = env.toc_fignumbers.get(docname, {}).get("exercise", {})
+        for count, label in enumerate(exercises, start=1):
+            exercises[label] = (number, count)
     return []  # no further page has to be written
 
 
