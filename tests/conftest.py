@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from u2learn import results
+from u2learn import records
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,7 +57,7 @@ def folder(tmp_path, monkeypatch):
     """An empty folder of records instead of the project's."""
     place = tmp_path / "results"
     place.mkdir()
-    monkeypatch.setattr(results, "records_folder", lambda: place)
-    results.records.cache_clear()
+    monkeypatch.setattr(records, "records_folder", lambda: place)
+    records.records.cache_clear()
     yield place
-    results.records.cache_clear()
+    records.records.cache_clear()

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchmetrics import JaccardIndex
 
-from u2learn import inference, recipes, training
+from u2learn import inference, recipes, tasks, training
 from u2learn.data import Cityscapes, SyntheticStreets, local, street, write_streets
 from u2learn.data.augment import Augmentation
 from u2learn.data.cityscapes import CLASSES, LABELS, PALETTE, train_ids
@@ -148,7 +148,7 @@ def test_from_files_to_a_score_equal_to_torchmetrics(tmp_path):
         flips="h", scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
     )  # fmt: skip
     model = training.train(recipe, tmp_path / "run", train, val, "cpu", progress=False)
-    result = inference.evaluate(model, recipe, val).score()
+    result = tasks.evaluate(model, recipe, val).scores.score()
 
     due = JaccardIndex(task="multiclass", num_classes=19, ignore_index=255, average="macro")
     for example in val:
@@ -160,7 +160,7 @@ def test_from_files_to_a_score_equal_to_torchmetrics(tmp_path):
 
     log = training.read_log(tmp_path / "run")
     assert log[-1]["miou"] == result["miou"]
-    single = inference.evaluate(model, dataclasses.replace(recipe, flips="", scales=(1,)), val)
+    single = tasks.evaluate(model, dataclasses.replace(recipe, flips="", scales=(1,)), val).scores
     assert single.score()["miou"] != result["miou"]
 
 

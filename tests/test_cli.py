@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 import u2learn
-from u2learn import cli, recipes, results, tables, training
+from u2learn import cli, records, studies, tables, tasks, training
 from u2learn.data.augment import Augmentation
 from u2learn.data.example import Example
 from u2learn.inference import load_model, save_model, segment
 from u2learn.models.weights import read_tensors, write_tensors
-from u2learn.recipes import Recipe
+from u2learn.recipe import Recipe
 from u2learn.training import train
 
 COMMANDS = [
@@ -82,16 +82,16 @@ TINY = Recipe(
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A recipe of seconds in the catalogue, with images made here, and all that is written in `tmp_path`."""
-    monkeypatch.setattr(recipes, "_catalogue", lambda: {TINY.name: TINY})
+    monkeypatch.setattr(studies, "all_recipes", lambda: {TINY.name: TINY})
     parts = {"train": [cross(s) for s in range(3)], "test": [cross(s) for s in (50, 51)]}
     monkeypatch.setattr(Recipe, "examples", lambda self, part: parts[part])
     (tmp_path / "results").mkdir()
-    monkeypatch.setattr(results, "records_folder", lambda: tmp_path / "results")
-    results.records.cache_clear()
+    monkeypatch.setattr(records, "records_folder", lambda: tmp_path / "results")
+    records.records.cache_clear()
     monkeypatch.setenv("U2LEARN_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    results.records.cache_clear()
+    records.records.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def test_train_evaluate_record(tiny, capsys):
     assert f"u2learn evaluate {folder}" in capsys.readouterr().out
     run("evaluate", folder)
     table = capsys.readouterr().out
-    assert all(protocol in table for protocol in results.PROTOCOLS) and "dice" in table
+    assert all(protocol in table for protocol in tasks.PROTOCOLS) and "dice" in table
     assert not list((tiny / "results").iterdir())  # only with --record
     run("evaluate", folder, "--record")
     assert "tiny-small-seed4.json" in capsys.readouterr().out
@@ -232,7 +232,7 @@ def test_reproduce_skips_what_is_done_and_goes_on(tiny, capsys, monkeypatch):
     run("reproduce", "tiny-small", "--seeds", 2)
     names = {path.name for path in (tiny / "results").iterdir()}
     assert names == {"tiny-small-seed0.json", "tiny-small-seed1.json", "synthetic-second-observer.json"}
-    assert len(results.of_recipe("tiny-small")) == 2
+    assert len(records.of_recipe("tiny-small")) == 2
     human = json.loads((tiny / "results" / "synthetic-second-observer.json").read_text())
     assert human["scores"]["image"]["dice"] == 1
     trained = []
@@ -249,7 +249,7 @@ def test_reproduce_does_again_what_an_older_recipe_did(tiny, monkeypatch):
     record = json.loads(path.read_text())
     record["recipe"]["learning_rate"] = 7
     path.write_text(json.dumps(record))
-    results.records.cache_clear()
+    records.records.cache_clear()
     run("reproduce", "tiny-small", "--seeds", 1)
     assert json.loads(path.read_text())["recipe"]["learning_rate"] == 0.02
 
@@ -282,7 +282,7 @@ def test_evaluate_official_weights_beside_what_was_reported(tiny, monkeypatch, c
     recipe = dataclasses.replace(
         TINY, name="drive-paddle", dataset="drive", model="unet_paddle", model_options={}, loss="paddle-dice"
     )
-    monkeypatch.setattr(recipes, "_catalogue", lambda: {recipe.name: recipe})
+    monkeypatch.setattr(studies, "all_recipes", lambda: {recipe.name: recipe})
     state = u2learn.to_official(u2learn.unet_paddle())
     with open(tiny / "model.pdparams", "wb") as file:
         pickle.dump({name: x.numpy() for name, x in state.items()}, file)
@@ -305,7 +305,7 @@ SALIENT = [
         f"{dataset}-tiny",
         dataset,
         "u2net_small",
-        split=split,
+        protocol=split,
         model_options={"mid": 2, "out": 2},
         num_classes=1,
         square=40,
@@ -324,7 +324,7 @@ SALIENT = [
 @pytest.fixture
 def salient(tiny, monkeypatch):
     """As `tiny`, with recipes of saliency; each set has its own image."""
-    monkeypatch.setattr(recipes, "_catalogue", lambda: {recipe.name: recipe for recipe in SALIENT})
+    monkeypatch.setattr(studies, "all_recipes", lambda: {recipe.name: recipe for recipe in SALIENT})
     monkeypatch.setitem(cli.SUITES, "both", ["duts-tiny", "sod-tiny"])
     sets = {"duts": [cross(1)], "sod": [cross(2)], "ecssd": [cross(3)]}
     monkeypatch.setattr(Recipe, "examples", lambda self, part: sets[self.dataset])
@@ -341,8 +341,8 @@ def test_one_training_is_tested_on_several_sets(salient, monkeypatch, capsys):
     monkeypatch.setattr(cli.training, "train", counted)
     run("reproduce", "both", "--seeds", 1)
     assert set(trained) == {("duts-tiny", "duts-tiny-seed0")}
-    found = {name: results.records()[f"{name}-seed0"] for name in ("duts-tiny", "sod-tiny")}
-    assert all(results.is_current(record) for record in found.values())
+    found = {name: records.records()[f"{name}-seed0"] for name in ("duts-tiny", "sod-tiny")}
+    assert all(records.is_current(record) for record in found.values())
     assert found["sod-tiny"]["recipe"]["dataset"] == "sod"
     assert found["sod-tiny"]["seconds"] == found["duts-tiny"]["seconds"]
     assert found["sod-tiny"]["scores"] != found["duts-tiny"]["scores"]
@@ -357,10 +357,16 @@ def test_one_training_is_tested_on_several_sets(salient, monkeypatch, capsys):
 
 def test_official_saliency_weights_beside_what_was_reported(salient, monkeypatch, capsys):
     """Fractions stay fractions; a network without training does not find what the paper's finds."""
-    recipe = recipes.Recipe(
-        "ecssd-u2net-small", "ecssd", "u2net_small", split="duts", num_classes=1, square=320, crop=(288, 288)
+    recipe = Recipe(
+        "ecssd-u2net-small",
+        "ecssd",
+        "u2net_small",
+        protocol="duts",
+        num_classes=1,
+        square=320,
+        crop=(288, 288),
     )
-    monkeypatch.setattr(recipes, "_catalogue", lambda: {recipe.name: recipe})
+    monkeypatch.setattr(studies, "all_recipes", lambda: {recipe.name: recipe})
     torch.save(u2learn.to_official(u2learn.u2net_small()), salient / "net.pth")
     run("evaluate", "--weights", salient / "net.pth", "--recipe", "ecssd-u2net-small", "--record")
     out = capsys.readouterr().out
@@ -383,7 +389,7 @@ def test_predict_writes_the_saliency_of_a_run(salient, capsys):
 def test_suites_name_recipes_that_there_are():
     assert len(cli.SUITES["retina-openmmlab"]) == 24 and len(cli.SUITES["retina-paddle"]) == 4
     assert len(cli.SUITES["saliency"]) == 12 and len(cli.SUITES["dis"]) == 5
-    assert {name for suite in cli.SUITES.values() for name in suite} <= set(recipes.names())
+    assert {name for suite in studies.suites().values() for name in suite} <= set(studies.names())
 
 
 def test_an_unknown_suite_is_a_sentence_with_suites_and_recipes(tiny):
@@ -560,7 +566,7 @@ def test_the_tables_of_the_project_are_up_to_date():
     root = Path(__file__).parent.parent
     if not (root / "README.md").exists():
         pytest.skip("no README: these tests run outside of a checkout")
-    results.records.cache_clear()
+    records.records.cache_clear()
     run("report", "--root", root, "--check")
 
 
@@ -577,7 +583,7 @@ def test_stopping_is_not_an_error_with_a_traceback(tiny, monkeypatch):
 
 def test_a_run_that_another_process_holds_is_left_to_it(tiny, capsys):
     folder = tiny / "runs" / "tiny-small-seed0"
-    with training._alone_in(folder):
+    with training.alone_in(folder):
         assert str(folder) in failure("train", "tiny-small")
         run("reproduce", "tiny-small", "--seeds", 2)
         assert "Another process" in capsys.readouterr().out
@@ -593,12 +599,12 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_cli
-from u2learn import cli, recipes, results
-from u2learn.recipes import Recipe
-recipes._catalogue = lambda: {{test_cli.TINY.name: test_cli.TINY}}
+from u2learn import cli, recipes, records, tasks
+from u2learn.recipe import Recipe
+studies.all_recipes = lambda: {{test_cli.TINY.name: test_cli.TINY}}
 parts = {{"train": [test_cli.cross(s) for s in range(3)], "test": [test_cli.cross(50)]}}
 Recipe.examples = lambda self, part: parts[part]
-results.records_folder = lambda: Path("results")
+records.records_folder = lambda: Path("results")
 train = cli.training.train
 def noted(recipe, folder, **rest):
     result = train(recipe, folder, **rest)

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from u2learn import inference, predict, recipes, unet_s5_d16, unet_small
 from u2learn.data.augment import normalise, resize, shrunk_size
 from u2learn.data.drawn.retina import fundus
-from u2learn.inference import evaluate, load_model, pretrained, save_model, segment, slide, window_starts
+from u2learn.inference import load_model, pretrained, save_model, segment, slide, window_starts
 from u2learn.metrics.overlap import OverlapScores
-from u2learn.recipes import Recipe
+from u2learn.recipe import Recipe
+from u2learn.tasks import evaluate
 
 
 class Tiny(nn.Module):
@@ -377,7 +378,7 @@ def test_evaluate_scores_every_example(photograph):
     due = OverlapScores()
     for example in examples:
         due.add(segment(model, example.image, it), example.label, example.field)
-    got = evaluate(model, it, examples)
+    got = evaluate(model, it, examples).scores
     assert all(torch.equal(a, b) for a, b in zip(got.histograms, due.histograms, strict=True))
 
 

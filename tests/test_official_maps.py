@@ -14,7 +14,7 @@ from test_u2net import FlatU2Net, randomised, table
 from torch import nn
 
 import u2learn
-from u2learn import cli, results, saliency, to_official, u2net_small, unet_s5_d16
+from u2learn import cli, measure, records, saliency, to_official, u2net_small, unet_s5_d16
 from u2learn.data import catalogue, download, local
 from u2learn.data.augment import resize
 from u2learn.inference import load_model
@@ -285,11 +285,11 @@ def test_the_table_of_the_authors_maps(demo, tmp_path, capsys):
 def test_the_record_of_the_authors_maps(demo, folder, tmp_path, capsys):
     weights = tmp_path / "other.pth"
     official_file(weights, seed=3)
-    due = results.compare_maps(load_model(weights)[0], "u2net_small")
+    due = measure.compare_maps(load_model(weights)[0], "u2net_small")
     run("evaluate", "--maps", "u2net_small", "--weights", weights, "--record")
     printed = [line.split() for line in capsys.readouterr().out.splitlines()[1:3]]
-    (record,) = results.records().values()
-    assert [*results.records()] == ["u2net-small-maps"] and record["maps"] == "u2net_small"
+    (record,) = records.records().values()
+    assert [*records.records()] == ["u2net-small-maps"] and record["maps"] == "u2net_small"
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert record["weights"] == {"file": "other.pth", "sha256": digest}
     assert {"commit", "versions", "device"} <= record.keys()

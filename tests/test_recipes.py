@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from u2learn import recipes
 from u2learn.data.augment import Augmentation
 from u2learn.losses import cross_entropy, dice_mmseg0, dice_paddle2021, iou_loss
-from u2learn.recipes import LOSSES, Recipe, get, names
+from u2learn.recipe import Recipe
+from u2learn.recipes import get, names
+from u2learn.registry import DATASETS, LOSSES, METRICS
+from u2learn.studies import training_of
+from u2learn.studies.blocks import block_study
 
 HEADS = {"fcn": "fcn", "psp": "psp", "deeplabv3": "aspp"}
 SIX = ("duts", "ecssd", "hku-is", "pascal-s", "dut-omron", "sod")
@@ -55,9 +60,9 @@ def test_rows_of_openmmlab(dataset, head, loss):
     it = get(f"{dataset}-{head}-{loss}")
     due = {
         "dataset": dataset,
-        "split": "mmseg",
+        "protocol": "mmseg",
         "model": "unet_s5_d16",
-        "model_options": {"head": HEADS[head]},
+        "model_options": {"head": HEADS[head], "auxiliary": True},
         "num_classes": 2,
         "side": 0,
         "normalisation": "imagenet",
@@ -90,7 +95,7 @@ def test_rows_of_paddleseg(dataset):
     crop = 256 if dataset == "hrf" else 128
     due = {
         "dataset": dataset,
-        "split": "paddleseg",
+        "protocol": "paddleseg",
         "model": "unet_paddle",
         "model_options": {},
         "num_classes": 2,
@@ -127,7 +132,7 @@ def test_rows_of_cityscapes():
         it, other = get(name), get(retinal)
         assert (it.num_classes, it.crop, it.iterations, it.window) == (19, (512, 1024), 160_000, None)
         fields = {f.name for f in dataclasses.fields(Recipe) if getattr(it, f.name) != getattr(other, f.name)}
-        assert fields == differs | {"name", "dataset", "num_classes", "crop", "iterations"}
+        assert fields == differs | {"name", "dataset", "num_classes", "task", "crop", "iterations", "row"}
     paddle = get("cityscapes-paddle")
     assert (paddle.batch, paddle.loss, paddle.augmentation.flips) == (4, "paddle-ce", "h")
 
@@ -139,9 +144,9 @@ def test_rows_of_the_u2net_paper(dataset, model):
     it = get(f"{dataset}-{model.replace('_', '-')}")
     due = {
         "dataset": dataset,
-        "split": "duts",
+        "protocol": "duts",
         "model": model,
-        "model_options": {},
+        "model_options": {} if model == "u2net" else {"mid": 16, "out": 64},
         "num_classes": 1,
         "side": 0,
         "square": 320,
@@ -169,7 +174,9 @@ def test_rows_of_the_dis_paper_train_on_dis_tr():
     """At 320 the network's own recipe; on larger inputs batches of 8, whole, flipped left-right (IS-Net)."""
     for part in ("vd", "te1", "te2", "te3", "te4"):
         it, own = get(f"dis-{part}-u2net"), get("duts-u2net")
-        assert it == dataclasses.replace(own, name=it.name, dataset=f"dis-{part}", split="dis5k")
+        assert it == dataclasses.replace(
+            own, name=it.name, dataset=f"dis-{part}", protocol="dis5k", scored_under=("image", "DIS")
+        )
     for side in (512, 1024):
         it = get(f"dis-vd-u2net-{side}")
         changes = {
@@ -182,9 +189,9 @@ def test_rows_of_the_dis_paper_train_on_dis_tr():
 def test_tests_on_several_sets_share_one_training():
     for model in ("u2net", "u2net-small"):
         for dataset in SIX:
-            assert get(f"{dataset}-{model}", seed=3).for_training() == get(f"duts-{model}", seed=3)
-    assert get("dis-te4-u2net").for_training() == get("dis-vd-u2net")
-    assert get("drive-rsu-windows", seed=2).for_training() == get("drive-rsu", seed=2)
+            assert training_of(get(f"{dataset}-{model}", seed=3)) == get(f"duts-{model}", seed=3)
+    assert training_of(get("dis-te4-u2net")) == get("dis-vd-u2net")
+    assert training_of(get("drive-rsu-windows", seed=2)) == get("drive-rsu", seed=2)
     for name in (
         "ecssd-small",
         "objects-small",
@@ -193,17 +200,20 @@ def test_tests_on_several_sets_share_one_training():
         "dis-vd-u2net-1024",
         "cityscapes-paddle",
     ):
-        assert get(name).for_training() == get(name)
+        assert training_of(get(name)) == get(name)
 
 
 def test_our_own_for_saliency():
     for name, square, crop in (("ecssd", 320, 288), ("objects", 64, 64), ("thin", 192, 160)):
         it = get(f"{name}-small")
         assert (it.model, it.num_classes, it.square, it.crop) == ("u2net_small", 1, square, (crop, crop))
-        assert (it.loss, it.optimiser, it.split, it.dataset) == ("bce-iou", "adamw", "study", name)
+        assert (it.loss, it.optimiser, it.dataset) == ("bce-iou", "adamw", name)
+        assert it.protocol == ("study" if name == "ecssd" else "")
         assert it.iterations <= 3000
     assert get("ecssd-small").batch > get("ecssd-u2net-small").batch
-    assert get("ecssd-small").model_options == {} and get("ecssd-small").ema > 0  # the full U²-Net†
+    assert (
+        get("ecssd-small").model_options == {"mid": 16, "out": 64} and get("ecssd-small").ema > 0
+    )  # the full U²-Net†
 
 
 def test_steps_from_the_published_training_to_ours_change_one_thing_each():
@@ -211,7 +221,10 @@ def test_steps_from_the_published_training_to_ours_change_one_thing_each():
         get(name)
         for name in ("ecssd-u2net-small", "objects-adam", "objects-cycle", "objects-small", "objects-ema")
     )
-    training = ("loss", "optimiser", "learning_rate", "final_rate", "weight_decay", "warm_up", "ema")
+    training = (
+        "loss", "optimiser", "schedule", "betas", "decay_on", "learning_rate", "final_rate", "weight_decay",
+        "warm_up", "ema",
+    )  # fmt: skip
     assert all(getattr(adam, field) == getattr(published, field) for field in training)
     schedule = {field: getattr(ours, field) for field in training if field not in ("loss", "ema")}
     assert cycle == dataclasses.replace(adam, name="objects-cycle", **schedule)
@@ -222,11 +235,11 @@ def test_steps_from_the_published_training_to_ours_change_one_thing_each():
     assert large.small_first == 0.5 and large.ema > 0 and large.loss == "bce-iou"
 
 
-def test_thin_things_seen_smaller_are_the_same_pictures(monkeypatch):
-    monkeypatch.setattr(recipes, "DRAWN", {"train": 2, "test": 1})
-    whole = get("thin-small")
+def test_thin_things_seen_smaller_are_the_same_pictures():
+    few = {"data_options": get("thin-small").data_options | {"train": 2, "test": 1}}
+    whole = get("thin-small", **few)
     for side in (96, 48):
-        it = get(f"thin-small-{side}")
+        it = get(f"thin-small-{side}", **few)
         assert it == dataclasses.replace(whole, name=it.name, square=side, crop=(side * 160 // 192,) * 2)
         assert (it.examples("test")[0].image == whole.examples("test")[0].image).all()
 
@@ -243,7 +256,7 @@ def test_blocks_compete_at_equal_cost_and_everything_else_is_one_recipe(dataset)
 
     rsu = get(f"{dataset}-rsu")
     due = {by: cost(rsu, by) for by in ("parameters", "flops")}
-    for (of, block, by), name in recipes.block_study().items():
+    for (of, block, by), name in block_study().items():
         if of == dataset:
             it = get(name)
             assert it.model_options | {"by": by} == {"block": block, "by": by, "mid": 8, "out": 16}
@@ -275,7 +288,8 @@ def test_small_retinal_recipes_differ_in_the_data_only():
     one = dataclasses.asdict(get("drive-small"))
     for dataset in ("stare", "chase", "hrf", "synthetic"):
         other = dataclasses.asdict(get(f"{dataset}-small"))
-        assert {k for k in one if one[k] != other[k]} == {"name", "dataset"}
+        drawn = {"protocol", "data_options"} if dataset == "synthetic" else set()
+        assert {k for k in one if one[k] != other[k]} == {"name", "dataset"} | drawn
 
 
 def test_get_changes_fields():
@@ -328,7 +342,7 @@ def test_losses_of_saliency():
     assert LOSSES["bce-iou"](outputs, mask).item() == pytest.approx(sum(bce) + iou, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", recipes._catalogue())
+@pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_has_a_loss_for_all_outputs_of_its_model(name):
     it = get(name)
     with torch.device("meta"):
@@ -390,7 +404,7 @@ def test_warm_up_may_be_everything():
 # --- JSON ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", recipes._catalogue())
+@pytest.mark.parametrize("name", recipes.names())
 def test_json_there_and_back(name):
     it = get(name, seed=5, ema=0.999)
     back = Recipe.from_json(it.to_json())
@@ -399,8 +413,12 @@ def test_json_there_and_back(name):
 
 
 CHANGES = {
-    "name": "x", "dataset": "stare", "model": "unet_paddle", "split": "lwnet", "model_options": {"width": 9},
-    "num_classes": 3, "side": 100, "normalisation": "half", "crop": (32, 32), "batch": 3, "loss": "ce",
+    "name": "x", "dataset": "stare", "model": "unet_paddle", "protocol": "lwnet", "data_options": {"n": 2},
+    "model_options": {"width": 9}, "num_classes": 3, "task": "classes", "channels": 4, "start": "abc",
+    "levels": (10, 900), "schedule": "constant", "betas": (0.5, 0.5), "decay_on": "all", "momentum": 0.5,
+    "power": 2.0, "watched": "test", "keep": "best", "patience": 2, "stretch": False,
+    "scored_under": ("image",), "metrics": ("clicks",), "side": 100, "normalisation": "half",
+    "crop": (32, 32), "batch": 3, "loss": "ce",
     "augmentation": Augmentation(rotate=1), "optimiser": "sgd", "learning_rate": 0.5, "final_rate": 0.5,
     "weight_decay": 0.5, "warm_up": 0.3, "ema": 0.9, "small_first": 0.2, "iterations": 77,
     "window": (9, 9), "stride": (5, 5),
@@ -408,9 +426,16 @@ CHANGES = {
 }  # fmt: skip
 
 
-def test_every_field_shows_in_the_json():
-    base = get("drive-small")
-    assert set(CHANGES) == {f.name for f in dataclasses.fields(Recipe)}
+PLACES = {"folder": "/elsewhere", "trained_by": "drive-small", "row": {"dataset": "DRIVE"}}  # decide nothing
+
+
+def test_every_field_shows_in_the_json(monkeypatch):
+    monkeypatch.setitem(METRICS, "clicks", len)
+    base = get("drive-small", watched="validation")
+    assert set(CHANGES | PLACES) == {f.name for f in dataclasses.fields(Recipe)}
+    for name, value in PLACES.items():
+        moved = dataclasses.replace(base, **{name: value})
+        assert moved == base and getattr(Recipe.from_json(moved.to_json()), name) == value
     texts = {dataclasses.replace(base, **{name: value}).to_json() for name, value in CHANGES.items()}
     assert len(texts | {base.to_json()}) == len(CHANGES) + 1
     for name, value in CHANGES.items():
@@ -543,7 +568,9 @@ def test_drawn_things_have_the_size_at_which_they_are_seen(name):
 
 def test_photographs_come_from_the_set_that_the_protocol_says(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(recipes.saliency, "Saliency", lambda *args, **kwargs: asked.append((args, kwargs)))
+    for name in ("sod", "dis-te1", "ecssd"):
+        opened = partial(lambda *args, **kwargs: asked.append((args, kwargs)), name)
+        monkeypatch.setitem(DATASETS, name, opened)
     for name, part in (("sod-u2net", "test"), ("dis-te1-u2net", "train"), ("ecssd-small", "test")):
         get(name).examples(part)
     assert asked == [

@@ -13,25 +13,25 @@ import torch
 from sklearn.metrics import f1_score
 from torch import nn
 
-from u2learn import recipes, results, to_official, unet_s5_d16
+from u2learn import costs, measure, recipes, records, reported, studies, tasks, to_official, unet_s5_d16
 from u2learn.data.augment import Augmentation
 from u2learn.data.drawn.objects import salient
 from u2learn.data.drawn.streets import SyntheticStreets
 from u2learn.data.example import Example
-from u2learn.inference import evaluate, load_model, pretrained, saliency
+from u2learn.inference import load_model, pretrained, saliency
 from u2learn.metrics.overlap import OverlapScores
 from u2learn.metrics.saliency import score_saliency
 from u2learn.models.weights import read_tensors, write_tensors
-from u2learn.recipes import Recipe, get
+from u2learn.recipe import Recipe
+from u2learn.recipes import get
+from u2learn.tasks import evaluate
 from u2learn.training import train
 
 
 def made_up(name: str, seed: int, dice: float, **changes) -> dict:
     """A record as `measure` writes it, with invented numbers."""
     recipe = get(name, seed=seed)
-    scores = {
-        protocol: {"dice": dice + 0.01 * i, "mdice": 0.9} for i, protocol in enumerate(results.PROTOCOLS)
-    }
+    scores = {protocol: {"dice": dice + 0.01 * i, "mdice": 0.9} for i, protocol in enumerate(tasks.PROTOCOLS)}
     return {
         "recipe": json.loads(recipe.to_json()),
         "seed": seed,
@@ -49,20 +49,20 @@ def made_up(name: str, seed: int, dice: float, **changes) -> dict:
 
 def test_records_there_and_back(folder):
     one, two = made_up("drive-small", 0, 0.8), made_up("drive-small", 1, 0.81)
-    assert results.records() == {}
-    path = results.write_record("drive-small-seed0", one)
+    assert records.records() == {}
+    path = records.write_record("drive-small-seed0", one)
     assert path == folder / "drive-small-seed0.json" and path.read_text().endswith("}\n")
-    results.write_record("drive-small-seed1", two)  # and what was read before is not stale
-    assert results.records() == {"drive-small-seed0": one, "drive-small-seed1": two}
-    results.write_record("drive-small-seed0", two)
-    assert results.records()["drive-small-seed0"] == two
+    records.write_record("drive-small-seed1", two)  # and what was read before is not stale
+    assert records.records() == {"drive-small-seed0": one, "drive-small-seed1": two}
+    records.write_record("drive-small-seed0", two)
+    assert records.records()["drive-small-seed0"] == two
     assert sorted(p.name for p in folder.iterdir()) == ["drive-small-seed0.json", "drive-small-seed1.json"]
 
 
 def test_a_write_that_fails_leaves_the_old_record(folder, monkeypatch):
-    results.write_record("x", {"a": 1})
+    records.write_record("x", {"a": 1})
     with pytest.raises(TypeError):
-        results.write_record("x", {"a": object()})
+        records.write_record("x", {"a": object()})
     assert json.loads((folder / "x.json").read_text()) == {"a": 1}
 
 
@@ -71,38 +71,40 @@ def test_records_are_json_that_anything_can_read(folder):
     weak = OverlapScores()
     for label in (np.eye(8, dtype=np.uint8), np.zeros((8, 8), np.uint8)):
         weak.add(torch.stack([torch.full((8, 8), 0.7), torch.full((8, 8), 0.3)]), label)
-    record = {"scores": results.by_protocol(weak, 0.5), "curve": results.curve(weak)}
-    path = results.write_record("weak", record)
+    scorer = tasks.BinaryScorer(get("drive-small"))
+    scorer.scores, scorer.threshold = weak, 0.5
+    record = records.rounded({"scores": scorer.result(), "curve": scorer.curve()})
+    path = records.write_record("weak", record)
     json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
 
 
 def test_records_of_another_version_of_a_recipe_do_not_count(folder):
-    results.write_record("a", made_up("drive-small", 0, 0.80))
-    results.write_record("b", made_up("drive-small", 1, 0.90))
+    records.write_record("a", made_up("drive-small", 0, 0.80))
+    records.write_record("b", made_up("drive-small", 1, 0.90))
     for i, change in enumerate(({"learning_rate": 7.0}, {"seed": 9, "ema": 0.5}, {"no_such_field": 1})):
         old = made_up("drive-small", 2, 0.1)
-        results.write_record(f"old{i}", old | {"recipe": old["recipe"] | change})
-    results.write_record("human", {"dataset": "drive", "scores": {}})
-    results.write_record("else", made_up("stare-small", 0, 0.2))
-    assert [record["seed"] for record in results.of_recipe("drive-small")] == [0, 1]
-    mean, spread, count = results.mean_and_spread("drive-small", "image")
+        records.write_record(f"old{i}", old | {"recipe": old["recipe"] | change})
+    records.write_record("human", {"dataset": "drive", "scores": {}})
+    records.write_record("else", made_up("stare-small", 0, 0.2))
+    assert [record["seed"] for record in records.of_recipe("drive-small")] == [0, 1]
+    mean, spread, count = records.mean_and_spread("drive-small", "image")
     assert (mean, spread, count) == pytest.approx((85.0, statistics.stdev([80, 90]), 2))
 
 
 def test_one_seed_has_no_spread(folder):
-    results.write_record("a", made_up("drive-small", 0, 0.80))
-    assert results.mean_and_spread("drive-small", "field") == pytest.approx((81.0, 0.0, 1))
+    records.write_record("a", made_up("drive-small", 0, 0.80))
+    assert records.mean_and_spread("drive-small", "field") == pytest.approx((81.0, 0.0, 1))
 
 
 def test_no_record_is_said_in_a_sentence(folder):
     with pytest.raises(LookupError, match=r"drive-small.*u2learn reproduce drive-small") as error:
-        results.mean_and_spread("drive-small", "image")
+        records.mean_and_spread("drive-small", "image")
     assert "\n" not in str(error.value)
 
 
 def test_the_projects_own_records_are_complete():
-    results.records.cache_clear()
-    for name, record in results.records().items():
+    records.records.cache_clear()
+    for name, record in records.records().items():
         if "maps" in record:
             assert name == f"{record['maps'].replace('_', '-')}-maps" and len(record["differences"]) == 18
             for difference in record["differences"].values():
@@ -110,11 +112,11 @@ def test_the_projects_own_records_are_complete():
             continue
         made_by = record.get("recipe") or record.get("official") or {"num_classes": 2}
         if made_by["num_classes"] == 1:
-            assert {"image"} <= set(record["scores"]) <= set(results.SALIENCY_PROTOCOLS), name
+            assert {"image"} <= set(record["scores"]) <= set(tasks.MAPS), name
             for scores in record["scores"].values():
                 assert 0.5 < scores["max_f_curves"] <= scores["max_f"] < 1 and 0 < scores["mae"] < 0.2
         else:
-            assert set(record["scores"]) == set(results.PROTOCOLS), name
+            assert set(record["scores"]) == set(tasks.PROTOCOLS), name
             low = 0 if "pyramid" in name else 0.5  # the chapter on blocks says why
             for s in record["scores"].values():
                 assert low < s["dice"] < 1 and s["dice"] <= 2 * s["iou"] / (1 + s["iou"]) + 1e-3
@@ -124,7 +126,7 @@ def test_the_projects_own_records_are_complete():
         if "unfinished" in record:
             assert name == f"{made_by['name']}-seed{record['seed']}-at-{record['unfinished']}"
         elif "recipe" in record:
-            assert name == f"{record['recipe']['name']}-seed{record['seed']}" and results.is_current(record)
+            assert name == f"{record['recipe']['name']}-seed{record['seed']}" and records.is_current(record)
 
 
 # --- reported numbers ---------------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ def test_the_projects_own_records_are_complete():
 def reported_value(dataset, head, loss, source="dev-1.x"):
     rows = [
         row
-        for row in results.reported()
+        for row in reported.reported()
         if (row["dataset"], row["head"], row["loss"], row["metric"], row["model"])
         == (dataset, head, loss, "Dice", "UNet-S5-D16")
         and source in row["source"]
@@ -154,8 +156,8 @@ def test_reported_rows():
     ("dataset", "unet", "wnet"), [("drive", 79.56, 82.8), ("stare", 82.84, 83.9), ("chase", 80.47, 82.0)]
 )
 def test_best_reported(dataset, unet, wnet):
-    assert float(results.best_reported(dataset, "UNet-S5-D16")) == unet
-    assert float(results.best_reported(dataset, "W-Net")) == wnet
+    assert float(reported.best_reported(dataset, "UNet-S5-D16 (OpenMMLab)")) == unet
+    assert float(reported.best_reported(dataset, "W-Net (lwnet)")) == wnet
 
 
 DIS_VD = {"maxF": "0.748", "Fw": "0.656", "MAE": "0.090", "Sm": "0.781", "E-measure(mean)": "0.823"}
@@ -184,22 +186,22 @@ DIS_VD = {"maxF": "0.748", "Fw": "0.656", "MAE": "0.090", "Sm": "0.781", "E-meas
     ],
 )
 def test_what_was_reported_for_a_recipe(name, due):
-    found = results.reported_for(recipes.get(name))
+    found = reported.reported_for(recipes.get(name))
     assert {metric: value for metric, value in found.items() if metric != "Mem"} == due
 
 
 def test_every_retinal_unet_row_has_its_recipe():
     """Backwards: each reported score of OpenMMLab and PaddleSeg on a retinal set belongs to one recipe."""
     found = {
-        (name, *item) for name in recipes.names() for item in results.reported_for(recipes.get(name)).items()
+        (name, *item) for name in recipes.names() for item in reported.reported_for(recipes.get(name)).items()
     }
     rows = {
         (row["dataset"], row["head"], row["loss"], row["metric"], row["value"])
-        for row in results.reported()
-        if row["dataset"] in results.SETS.values()
+        for row in reported.reported()
+        if row["dataset"] in reported.SETS.values()
         and row["model"].startswith(("UNet-S5-D16", "PaddleSeg UNet"))
     }
-    retinal = {item for item in found if recipes.get(item[0]).dataset in results.SETS}
+    retinal = {item for item in found if recipes.get(item[0]).dataset in reported.SETS}
     assert len(retinal) == len(rows) == 24 * 3 + 4 * 3
 
 
@@ -208,29 +210,29 @@ def test_every_u2net_row_of_the_two_papers_has_its_recipe():
     found = {
         (name, *item)
         for name in recipes.names()
-        if recipes.get(name).split in ("duts", "dis5k")
-        for item in results.reported_for(recipes.get(name)).items()
+        if recipes.get(name).protocol in ("duts", "dis5k")
+        for item in reported.reported_for(recipes.get(name)).items()
     }
     assert len(found) == 12 * 5 + (5 + 2) * 6
     for name, metric, _ in found:
-        protocol, score = results.reported_columns(recipes.get(name))[metric]
+        protocol, score = studies.columns_of(recipes.get(name))[metric]
         assert protocol == ("DIS" if name.startswith("dis-") else "image") and score
-        assert set(results.SALIENCY_PROTOCOLS) == {"image", "DIS"}
+        assert set(tasks.MAPS) == {"image", "DIS"}
 
 
 def test_the_best_is_of_six_rows():
     for dataset in ("DRIVE", "STARE", "CHASE_DB1"):
         rows = {
             (row["head"], row["loss"])
-            for row in results.reported()
+            for row in reported.reported()
             if (row["dataset"], row["model"], row["metric"]) == (dataset, "UNet-S5-D16", "Dice")
         }
         assert len(rows) == 6
 
 
 def test_every_reported_row_has_a_source_and_a_value():
-    assert len(results.reported()) > 300
-    for row in results.reported():
+    assert len(reported.reported()) > 300
+    for row in reported.reported():
         assert row["source"] and row["metric"] and math.isfinite(float(row["value"])), row
         assert "seed 0" not in row["source"]
 
@@ -280,7 +282,7 @@ def trained(tmp_path_factory):
 def measured(trained, monkeypatch):
     place, recipe, parts = trained
     monkeypatch.setattr(Recipe, "examples", lambda self, part: parts[part])
-    return results.measure(place, progress=False), place, recipe, parts
+    return measure.measure(place, progress=False), place, recipe, parts
 
 
 def test_a_record_says_what_was_done_and_what_came_out(measured):
@@ -293,7 +295,7 @@ def test_a_record_says_what_was_done_and_what_came_out(measured):
     assert json.loads(json.dumps(record)) == record  # JSON without loss
 
     model, _ = load_model(place)
-    test, seen = evaluate(model, recipe, parts["test"]), evaluate(model, recipe, parts["train"])
+    test, seen = (evaluate(model, recipe, parts[part]).scores for part in ("test", "train"))
     assert record["threshold"] == seen.best_threshold("field")
     due = {
         "image": test.score(),
@@ -318,8 +320,8 @@ def test_official_weights_are_measured_by_the_recipes_test(trained, tmp_path, mo
     theirs = unet_s5_d16().eval()
     path = tmp_path / "fcn.pth"
     torch.save({"state_dict": to_official(theirs), "meta": {}}, path)
-    record = results.measure_official(path, recipe, "cpu", progress=False)
-    due = evaluate(theirs, recipe, parts["test"][:1]).score()
+    record = measure.measure_official(path, recipe, "cpu", progress=False)
+    due = evaluate(theirs, recipe, parts["test"][:1]).scores.score()
     assert record["scores"]["image"]["auc"] == pytest.approx(due["auc"], abs=1e-6)
     assert record["weights"] == {"file": "fcn.pth", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     assert Recipe.from_json(json.dumps(record["official"])) == recipe
@@ -331,7 +333,7 @@ def test_operations_of_the_largest_recipe_cost_nothing_to_count(monkeypatch):
     """16 quarters of Cityscapes' images in a network of 29 million would not fit into most computers."""
     monkeypatch.setattr(Recipe, "examples", lambda self, part: SyntheticStreets("val", size=(1024, 2048)))
     recipe = recipes.get("cityscapes-fcn-ce")
-    training, image = results.training_flops(recipe), results.image_flops(recipe)
+    training, image = costs.training_flops(recipe), costs.image_flops(recipe)
     images = 16 * 160_000 / 4  # of 1024 x 2048; the backward pass takes twice the forward one
     heads = 2 * 1024 * 2048 * (128 * 64 * 9 + 64 * 19) / 4  # the auxiliary one works in training only
     assert training == pytest.approx(3 * images * (image + heads), rel=0.001)
@@ -353,11 +355,11 @@ def test_many_classes_are_measured_under_the_street_protocols(tmp_path, monkeypa
     scenes = SyntheticStreets("val", length=2, size=(64, 128))
     monkeypatch.setattr(Recipe, "examples", lambda self, part: scenes)
     model = train(recipe, tmp_path, device="cpu", progress=False)
-    record = results.measure(tmp_path, "cpu", progress=False)
+    record = measure.measure(tmp_path, "cpu", progress=False)
     assert list(record["scores"]) == ["image", "flip", "ms+flip"]
     twelve = dataclasses.replace(recipe, flips="h", scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75))
     for name, mode in (("image", recipe), ("ms+flip", twelve)):
-        due = evaluate(model, mode, scenes).score()
+        due = evaluate(model, mode, scenes).scores.score()
         assert record["scores"][name]["miou"] == pytest.approx(due["miou"], abs=1e-6)
     assert record["training_flops"] > 0 and json.loads(json.dumps(record)) == record
 
@@ -369,7 +371,6 @@ def test_saliency_is_measured_as_its_papers_do(tmp_path, monkeypatch, dataset):
         "tiny-salient",
         dataset,
         "u2net_small",
-        split="study",
         model_options={"mid": 2, "out": 2},
         num_classes=1,
         square=40,
@@ -380,11 +381,12 @@ def test_saliency_is_measured_as_its_papers_do(tmp_path, monkeypatch, dataset):
         optimiser="adamw",
         iterations=3,
         evaluations=1,
+        scored_under=("image", "DIS") if dataset == "thin" else (),
     )
     things = [salient(seed, size) for seed, size in ((1, (40, 60)), (3, (50, 41)))]
     monkeypatch.setattr(Recipe, "examples", lambda self, part: things)
     model = train(recipe, tmp_path, device="cpu", progress=False)
-    record = results.measure(tmp_path, "cpu", progress=False)
+    record = measure.measure(tmp_path, "cpu", progress=False)
     maps = [(saliency(model, e.image, side=40), e.label) for e in things]
     due = {"image": score_saliency(maps, "maximum", also=("weighted_f", "relaxed_f"))}
     if dataset == "thin":
@@ -402,22 +404,20 @@ def test_operations_of_saliency_need_no_image(monkeypatch):
     monkeypatch.setattr(Recipe, "examples", None)
     for name, known in (("duts-u2net", 58.598e9), ("ecssd-u2net-small", 19.756e9)):
         recipe = recipes.get(name)
-        assert results.image_flops(recipe) == pytest.approx(2 * known, rel=1e-4)
+        assert costs.image_flops(recipe) == pytest.approx(2 * known, rel=1e-4)
         share = (288 / 320) ** 2
         training = 600_000 * 12 * 3 * 2 * known * share
-        assert results.training_flops(recipe) == pytest.approx(training, rel=0.01)
+        assert costs.training_flops(recipe) == pytest.approx(training, rel=0.01)
 
 
 def test_operations_of_a_training_whose_windows_are_small_first():
     whole = dataclasses.replace(get("objects-small"), iterations=9, evaluations=1)
     mixed = dataclasses.replace(whole, small_first=0.5)  # of nine iterations, five begin before the half
     half = dataclasses.replace(whole, crop=(32, 32))
-    step, small = results.training_flops(whole) // 9, results.training_flops(half) // 9
+    step, small = costs.training_flops(whole) // 9, costs.training_flops(half) // 9
     assert small < step / 3.9
-    assert results.training_flops(mixed) == 5 * small + 4 * step
-    assert (
-        results.training_flops(mixed, 3) == 3 * small and results.training_flops(mixed, 6) == 5 * small + step
-    )
+    assert costs.training_flops(mixed) == 5 * small + 4 * step
+    assert costs.training_flops(mixed, 3) == 3 * small and costs.training_flops(mixed, 6) == 5 * small + step
 
 
 def test_the_curve_goes_from_all_to_nothing(measured):
@@ -429,16 +429,16 @@ def test_the_curve_goes_from_all_to_nothing(measured):
 def test_an_unfinished_run_is_measured_and_is_no_result(measured, tmp_path, folder, monkeypatch):
     whole, place, recipe, _ = measured
     tensors, metadata = read_tensors(place / "checkpoint.safetensors")
-    position = json.loads(metadata["position"]) | {"iteration": 10}
+    position = json.loads(metadata["position"]) | {"iteration": 10, "finished": False}
     write_tensors(tmp_path / "checkpoint.safetensors", tensors, metadata | {"position": json.dumps(position)})
-    record = results.measure(tmp_path, progress=False)  # a folder without a log: no evaluation was due yet
+    record = measure.measure(tmp_path, progress=False)  # a folder without a log: no evaluation was due yet
     assert (record["unfinished"], record["log"]) == (10, []) and "unfinished" not in whole
     assert record["scores"] == whole["scores"]
     assert record["training_flops"] / 10 == pytest.approx(whole["training_flops"] / 25)
-    monkeypatch.setattr(results.recipes, "get", lambda name, seed: recipe)
-    assert results.is_current(whole) and not results.is_current(record)
-    results.write_record("tiny-seed0-at-10", record)
-    assert results.of_recipe("tiny") == []
+    monkeypatch.setattr(records.studies, "get", lambda name, seed: recipe)
+    assert records.is_current(whole) and not records.is_current(record)
+    records.write_record("tiny-seed0-at-10", record)
+    assert records.of_recipe("tiny") == []
 
 
 def test_operations_are_counted_as_by_hand(measured):
@@ -468,7 +468,7 @@ def test_operations_are_counted_as_by_hand(measured):
 def test_second_observer(trained, monkeypatch):
     _, recipe, parts = trained
     monkeypatch.setattr(Recipe, "examples", lambda self, part: parts[part])
-    record = results.measure_second_observer(recipe)
+    record = measure.measure_second_observer(recipe)
     tests = parts["test"]
     first, second = (np.concatenate([getattr(e, a).ravel() for e in tests]) for a in ("label", "second"))
     field = np.concatenate([e.field.ravel() for e in tests])
@@ -482,7 +482,7 @@ def test_second_observer(trained, monkeypatch):
 def test_no_second_observer_is_said_by_name(trained, monkeypatch):
     monkeypatch.setattr(Recipe, "examples", lambda self, part: [cross(77, second=False)])
     with pytest.raises(ValueError, match="cross-77"):
-        results.measure_second_observer(trained[1])
+        measure.measure_second_observer(trained[1])
 
 
 # --- provenance ---------------------------------------------------------------------------------------------
@@ -490,7 +490,7 @@ def test_no_second_observer_is_said_by_name(trained, monkeypatch):
 
 def test_without_git_there_is_no_commit(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert results.provenance("CPU")["commit"] is None
+    assert records.provenance("CPU")["commit"] is None
 
 
 def test_outside_of_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
@@ -500,22 +500,22 @@ def test_outside_of_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
     package = tmp_path / "site-packages" / "u2learn"
     package.mkdir(parents=True)
-    monkeypatch.setattr(results, "__file__", str(package / "results.py"))
-    assert results.provenance("CPU")["commit"] is None
+    monkeypatch.setattr(records, "__file__", str(package / "records.py"))
+    assert records.provenance("CPU")["commit"] is None
 
 
 def test_protocols_are_the_published_ones():
-    assert results.PROTOCOLS["image"] == ("image", "total", 0.5)
-    assert results.PROTOCOLS["field, chosen threshold"] == ("field", "total", "train")
-    assert set(results.SETS) <= set(recipes.get(f"{s}-small").dataset for s in results.SETS)
+    assert tasks.PROTOCOLS["image"] == ("image", "total", 0.5)
+    assert tasks.PROTOCOLS["field, chosen threshold"] == ("field", "total", None)
+    assert set(reported.SETS) <= set(recipes.get(f"{s}-small").dataset for s in reported.SETS)
 
 
 def test_the_saliency_net_that_ships_is_that_of_its_record():
     """Its scores on all of the unseen pictures, and with them the chapter's claim of a max F above 0.9."""
     model, recipe = pretrained("objects-small")
-    record = results.records()[f"{recipe.name}-seed{recipe.seed}"]
-    assert results.is_current(record) and recipes.get("objects-small", seed=recipe.seed) == recipe
-    found = evaluate(model, recipe, recipe.examples("test")).result()
+    record = records.records()[f"{recipe.name}-seed{recipe.seed}"]
+    assert records.is_current(record) and recipes.get("objects-small", seed=recipe.seed) == recipe
+    found = evaluate(model, recipe, recipe.examples("test")).result()["image"]
     for score in ("max_f", "mae", "s"):
         assert found[score] == pytest.approx(record["scores"]["image"][score], abs=1e-3)
     assert found["max_f"] > 0.9

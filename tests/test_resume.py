@@ -32,7 +32,8 @@ from u2learn.models import weights
 from u2learn.models.conv import double_conv
 from u2learn.models.heads import fcn_head
 from u2learn.models.unet import UNet, nest
-from u2learn.recipes import MODELS, Recipe
+from u2learn.recipe import Recipe
+from u2learn.registry import MODELS
 
 torch.set_num_threads(1)
 training.CHECK_EVERY = 2

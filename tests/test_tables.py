@@ -9,8 +9,8 @@ import pytest
 from conftest import ROOT
 from test_results import made_up
 
-from u2learn import recipes, results, tables
-from u2learn.results import reported
+from u2learn import recipes, records, reported, tables, tasks
+from u2learn.markdown import NO_BREAK
 
 # --- the table of the README --------------------------------------------------------------------------------
 
@@ -20,9 +20,9 @@ def table(folder):
     for dataset, dice in (("drive", 0.80), ("stare", 0.82), ("chase", 0.79)):
         for seed in range(3):
             record = made_up(f"{dataset}-small", seed, dice + 0.001 * seed)
-            results.write_record(f"{dataset}-small-seed{seed}", record)
-    human = {"scores": {p: {"dice": 0.7777 + 0.01 * i} for i, p in enumerate(results.PROTOCOLS)}}
-    results.write_record("drive-second-observer", human)
+            records.write_record(f"{dataset}-small-seed{seed}", record)
+    human = {"scores": {p: {"dice": 0.7777 + 0.01 * i} for i, p in enumerate(tasks.PROTOCOLS)}}
+    records.write_record("drive-second-observer", human)
     return tables.retina_table()
 
 
@@ -61,7 +61,7 @@ def test_a_table_without_records_says_so_and_invents_nothing(folder):
     assert cells(table, "`SET-small`") == [["not run yet"] * 3] * 2
     assert cells(table, "parameters")[-1] == ["–"] * 3
     with pytest.raises(LookupError, match="drive-small"):
-        results.mean_and_spread("drive-small", "image")
+        records.mean_and_spread("drive-small", "image")
 
 
 # --- every reported number ----------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def chapter_rows() -> list[list[str]]:
     """The cells of all table rows of the chapter."""
     notebook = json.loads(CHAPTER.read_text(encoding="utf-8"))
     text = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-    rows = [line for line in text.replace(tables.NO_BREAK, " ").splitlines() if line[:1] == "|"]
+    rows = [line for line in text.replace(NO_BREAK, " ").splitlines() if line[:1] == "|"]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
@@ -84,7 +84,7 @@ def test_every_reported_number_is_on_the_page_with_its_source():
         if len(row) >= 7:
             for cell in row:
                 by_value.setdefault(cell.split()[0], []).append(row)
-    for due in reported():
+    for due in reported.reported():
         found = [
             row
             for row in by_value.get(due["value"], []) + by_value.get(due["value"] + "0", [])
@@ -100,25 +100,25 @@ def test_no_reported_number_is_there_twice_and_none_is_lost():
     counted = 0
     for line in lines:
         size = re.search(r"\d+x\d+.*", line.system)
-        for row in reported():
+        for row in reported.reported():
             name = row["head"] or row["model"]
             counted += bool(
                 (row["dataset"] or "any") == line.dataset
                 and (row["metric"], float(row["value"])) == (line.metric, float(line.value))
                 and row["source"] in line.sources
-                and tables.GROUPS[next(g for g in tables.GROUPS if row["model"].startswith(g))] == line.group
+                and row["group"] == line.group
                 and line.system.split(", ")[0] == tables.NAMES.get(name, name)
                 and (not row["head"] or line.system.endswith(tables.NAMES.get(row["loss"], row["loss"])))
-                and (row["head"] or tables._input_size(row) == (size[0] if size else ""))
+                and (row["head"] or row["variant"] == (size[0] if size else ""))
             )
-    assert counted == len(reported())
+    assert counted == len(reported.reported())
 
 
 def test_every_unet_row_of_openmmlab_and_paddleseg_has_its_recipe():
     for line in tables.lines():
         if line.group in ("UNet-S5-D16 (OpenMMLab)", "UNet (PaddleSeg)") and "corrected" not in line.reason:
-            assert line.metric in results.reported_for(recipes.get(line.recipe)), line
-            assert line.value in results.reported_for(recipes.get(line.recipe)).values(), line
+            assert line.metric in reported.reported_for(recipes.get(line.recipe)), line
+            assert line.value in reported.reported_for(recipes.get(line.recipe)).values(), line
 
 
 # --- states -------------------------------------------------------------------------------------------------
@@ -136,7 +136,8 @@ def line_of(metric: str, value: str, unit: str, ours: float | None) -> tables.Li
         recipe=None,
         ours=None if ours is None else (ours, 0.0, 1),
         small=None,
-        reason="*not run* (GPU)",
+        without="not run",
+        reason="GPU",
     )
 
 
@@ -155,19 +156,19 @@ def line_of(metric: str, value: str, unit: str, ours: float | None) -> tables.Li
     ],
 )
 def test_the_state_of_a_line(metric, value, unit, ours, state):
-    assert line_of(metric, value, unit, ours).state == state
+    assert line_of(metric, value, unit, ours).verdict == state
 
 
 def test_a_record_changes_the_state_of_its_rows(folder):
     def dice_line():
         return next(n for n in tables.lines() if n.recipe == "drive-fcn-ce" and n.metric == "Dice")
 
-    assert dice_line().state == "*not run* (GPU)" and dice_line().ours is None
+    assert dice_line().verdict == "*not run* (GPU)" and dice_line().ours is None
     for seed, dice in enumerate((0.7840, 0.7880)):
-        results.write_record(f"drive-fcn-ce-seed{seed}", made_up("drive-fcn-ce", seed, dice))
+        records.write_record(f"drive-fcn-ce-seed{seed}", made_up("drive-fcn-ce", seed, dice))
     assert dice_line().ours == pytest.approx((78.6, statistics.stdev([78.4, 78.8]), 2))
-    assert dice_line().state == "**reproduced**"
-    table = tables.table("UNet-S5-D16 (OpenMMLab)", "DRIVE").replace(tables.NO_BREAK, " ")
+    assert dice_line().state == "reproduced"
+    table = tables.table("UNet-S5-D16 (OpenMMLab)", "DRIVE").replace(NO_BREAK, " ")
     assert "| FCN, CE | Dice | 78.67 | 78.60 ± 0.28 (2) | -0.07 | **reproduced** |" in table
     assert "| 1 | 1 | 0 |" in tables.summary_table()  # reproduced (Dice), beaten (mDice), short
 
@@ -175,12 +176,12 @@ def test_a_record_changes_the_state_of_its_rows(folder):
 def test_weights_of_others_count_as_ours_only_while_the_recipe_is_the_same(folder):
     record = made_up("drive-fcn-ce", 0, 0.79)
     official = {"official": record["recipe"], "scores": record["scores"]}
-    results.write_record("drive-fcn-ce-official", official)
-    assert len(results.all_of("drive-fcn-ce")) == 1 and results.of_recipe("drive-fcn-ce") == []
-    results.write_record(
+    records.write_record("drive-fcn-ce-official", official)
+    assert len(records.all_of("drive-fcn-ce")) == 1 and records.of_recipe("drive-fcn-ce") == []
+    records.write_record(
         "drive-fcn-ce-official", official | {"official": record["recipe"] | {"iterations": 7}}
     )
-    assert results.all_of("drive-fcn-ce") == []
+    assert records.all_of("drive-fcn-ce") == []
 
 
 def test_memory_and_speed_are_held_against_their_columns(folder):
@@ -189,13 +190,13 @@ def test_memory_and_speed_are_held_against_their_columns(folder):
         "speed": {"frames_per_second": 30.0},
         "scores": {"image": {"miou": 0.69}, "ms+flip": {"miou": 0.72}},
     }
-    results.write_record("cityscapes-fcn-ce-seed0", record)
+    records.write_record("cityscapes-fcn-ce-seed0", record)
     found = {n.metric: n.state for n in tables.lines() if n.recipe == "cityscapes-fcn-ce"}
     assert found == {
-        "Mem": "**reproduced**",
-        "fps": "**beaten**",
-        "mIoU": "**reproduced**",
-        "mIoU(ms+flip)": "**beaten**",
+        "Mem": "reproduced",
+        "fps": "beaten",
+        "mIoU": "reproduced",
+        "mIoU(ms+flip)": "beaten",
     }
 
 
@@ -233,7 +234,7 @@ def test_errors_of_the_sources():
 
 @pytest.mark.parametrize("by", ["parameters", "flops"])
 def test_the_study_of_blocks_shows_the_means_of_its_records(by):
-    rows = tables.block_table(by).replace(tables.NO_BREAK, " ").splitlines()[2:]
+    rows = tables.block_table(by).replace(NO_BREAK, " ").splitlines()[2:]
     blocks = [row.strip("| ").split(" | ") for row in rows]
     assert [cells[0] for cells in blocks] == [
         "plain", "residual", "dense", "inception", "pyramid", "naive", "rsu",
@@ -253,7 +254,7 @@ def test_nothing_is_minus_zero():
 
 
 def test_numbers_in_prose_follow_their_record(folder):
-    results.write_record("drive-small-seed0", made_up("drive-small", 0, 0.8128))
+    records.write_record("drive-small-seed0", made_up("drive-small", 0, 0.8128))
     stale = "It reaches 79.9<!-- drive-small / image / dice --> % here and 12.5 % elsewhere."
     assert tables.fill(stale) == stale.replace("79.9", "81.3")
     field = "99.00<!-- drive-small / field, chosen threshold / dice -->"
@@ -289,13 +290,13 @@ def test_no_result_of_ours_is_typed_into_prose():
     """A typed number would stay when its record changes. Marked ones, `82.1<!-- recipe / ... -->`, follow."""
     ours = set()
     for name in recipes.names():
-        if found := results.of_recipe(name):
+        if found := records.of_recipe(name):
             for protocol in found[0]["scores"]:
                 for score in ("dice", "mdice", "miou", "auc"):
                     if score in found[0]["scores"][protocol]:
-                        mean, _, _ = results.mean_and_spread(name, protocol, score)
+                        mean, _, _ = records.mean_and_spread(name, protocol, score)
                         ours.add(f"{mean:.2f}")
-    reported_values = {row["value"] for row in reported()}
+    reported_values = {row["value"] for row in reported.reported()}
     for path in tables.wanted(ROOT):
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".ipynb":
@@ -309,11 +310,12 @@ def test_no_result_of_ours_is_typed_into_prose():
 
 def test_a_price_is_the_time_of_the_cores_or_of_the_gpu(folder):
     base = made_up("drive-small", 0, 0.8) | {"seconds": 999.0}
-    results.write_record("drive-small-seed0", base | {"device": "CPU, 1 thread(s)"})
-    results.write_record(
-        "stare-small-seed0", base | {"recipe": made_up("stare-small", 0, 0.8)["recipe"], "device": "H"}
+    records.write_record("drive-small-seed0", base | {"device": "CPU, 1 thread(s)"})
+    records.write_record(
+        "stare-small-seed0",
+        base | {"recipe": made_up("stare-small", 0, 0.8)["recipe"], "device": "H", "device_kind": "cuda"},
     )
-    rows = [row.replace(tables.NO_BREAK, " ") for row in tables.cost_table().splitlines()[2:]]
+    rows = [row.replace(NO_BREAK, " ") for row in tables.cost_table().splitlines()[2:]]
     assert rows == [
         "| `drive-small` | 76,543 | 21 TFLOP | 200 s of one core | 17 GFLOP | CPU, 1 thread(s) | 1 |",
         "| `stare-small` | 76,543 | 21 TFLOP | 999 s | 17 GFLOP | H | 1 |",

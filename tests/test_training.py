@@ -9,13 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from u2learn import training
+from u2learn import batches, devices, tasks, training
+from u2learn.batches import TrainingData
 from u2learn.data.augment import Augmentation, resize
 from u2learn.data.drawn.retina import SyntheticRetina
 from u2learn.data.example import Example
-from u2learn.inference import evaluate, load_model
-from u2learn.recipes import LOSSES, Recipe
-from u2learn.training import DivergedError, Run, TimeIsUpError, TrainingData, read_log, train
+from u2learn.inference import load_model
+from u2learn.recipe import Recipe
+from u2learn.registry import LOSSES
+from u2learn.tasks import evaluate
+from u2learn.training import DivergedError, Run, TimeIsUpError, read_log, train
 
 
 def tiny(**changes) -> Recipe:
@@ -72,7 +75,7 @@ def test_loss_falls_and_dice_rises(tmp_path):
     assert [line["iteration"] for line in log] == [20, 40, 60, 80]
     assert log[-1]["loss"] < 0.6 * log[0]["loss"]
     assert log[-1]["dice"] > 0.85 and log[-1]["dice"] > log[0]["dice"]
-    untrained = evaluate(recipe.build_model(), recipe, MORE).score()["auc"]
+    untrained = evaluate(recipe.build_model(), recipe, MORE).scores.score()["auc"]
     assert log[-1]["auc"] > 0.97 > untrained
     assert not model.training
 
@@ -126,7 +129,7 @@ def test_the_log_holds_every_evaluation(tmp_path):
     log = read_log(tmp_path)
     assert [line["iteration"] for line in log] == [17, 33, 50]
     assert all(math.isfinite(line["loss"]) and 0 <= line["dice"] <= 1 for line in log)
-    assert log[-1]["dice"] == evaluate(model, recipe, MORE).score()["dice"]
+    assert log[-1]["dice"] == evaluate(model, recipe, MORE).scores.score()["dice"]
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, monkeypatch):
@@ -244,10 +247,10 @@ def test_when_the_time_is_up_the_run_is_safe_and_goes_on_to_the_same_weights(tmp
 def test_a_cpu_computes_in_16_bits_only_if_it_can(monkeypatch, capabilities, fast):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     convolution, x = torch.nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8)
-    with training.mixed_precision("cpu"):
+    with devices.mixed_precision("cpu"):
         assert convolution(x).dtype == (torch.bfloat16 if fast else torch.float32)
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # as in torch 2.8
-    with training.mixed_precision("cpu"):
+    with devices.mixed_precision("cpu"):
         assert convolution(x).dtype == torch.float32
 
 
@@ -367,7 +370,7 @@ def test_saliency_is_learnt_by_the_same_loop(tmp_path):
     log = read_log(tmp_path)
     assert [line["iteration"] for line in log] == [20, 40]
     assert log[-1]["max_f"] > 0.9 and log[-1]["mae"] < 0.15 and log[-1]["loss"] < log[0]["loss"]
-    assert log[-1]["max_f"] == evaluate(model, salient(), OTHERS).result()["max_f"]
+    assert log[-1]["max_f"] == evaluate(model, salient(), OTHERS).result()["image"]["max_f"]
     assert not {"weighted_f", "relaxed_f", "hce"} & set(log[-1])  # nothing that takes time or libraries
     loaded, recipe = load_model(tmp_path)
     assert recipe == salient() and same(dict(loaded.state_dict()), dict(model.state_dict()))
@@ -419,7 +422,7 @@ def test_squeezing_reads_single_points_as_scikit_image_does():
     transform = pytest.importorskip("skimage.transform")
     for size in ((37, 61), (20, 20), (128, 90), (40, 40)):
         one = disc(5, size)
-        image, label = training.sized(one, salient())
+        image, label = batches.sized(one, salient())
         rgb = one.image.transpose(1, 2, 0) / 255
         due = transform.resize(rgb, (40, 40), mode="constant", anti_aliasing=False)
         assert np.abs(image.numpy().transpose(1, 2, 0) - 255 * due).max() <= 0.51  # kept as whole grey levels
@@ -633,7 +636,7 @@ def test_a_rate_that_is_far_too_large_is_noticed(tmp_path):
 def test_seconds_are_those_of_training_without_evaluation(tmp_path, monkeypatch):
     import time
 
-    slow = training.evaluate
+    slow = tasks.evaluate
 
     def evaluate_slowly(*arguments):
         time.sleep(0.5)
@@ -669,15 +672,15 @@ def test_a_compiled_step_is_the_same_step(tmp_path, monkeypatch):
 def test_only_a_long_run_on_a_gpu_is_compiled(monkeypatch):
     calls = []
     monkeypatch.setattr(torch, "compile", lambda model, **how: calls.append(how) or "compiled")
-    short, long = tiny(), tiny(iterations=training.COMPILE_FROM)
+    short, long = tiny(), tiny(iterations=devices.COMPILE_FROM)
     model = short.build_model()
-    assert training.compiled(model, long, "cpu") is model
-    assert training.compiled(model, short, "cuda") is model
-    assert calls == [] and training.compiled(model, long, "cuda:0") == "compiled"
+    assert devices.compiled(model, long, "cpu") is model
+    assert devices.compiled(model, short, "cuda") is model
+    assert calls == [] and devices.compiled(model, long, "cuda:0") == "compiled"
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     run(tmp_path)
-    with training._alone_in(tmp_path), pytest.raises(training.BusyError, match=str(tmp_path)):
+    with training.alone_in(tmp_path), pytest.raises(training.BusyError, match=str(tmp_path)):
         run(tmp_path)
     run(tmp_path)

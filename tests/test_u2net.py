@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from u2learn import RSU, U2Net, load_official, recipes, to_official, u2net, u2net_small, unet_small
+from u2learn import RSU, U2Net, load_official, recipes, registry, to_official, u2net, u2net_small, unet_small
 from u2learn.models.conv import ConvBlock
 from u2learn.models.official import official_names
 from u2learn.models.ulevel import ULevel
@@ -340,7 +340,7 @@ def test_an_rsu_of_rsus():
 
 
 def test_recipes_can_name_both_nets():
-    assert recipes.MODELS["u2net"] is u2net and recipes.MODELS["u2net_small"] is u2net_small
+    assert registry.MODELS["u2net"] is u2net and registry.MODELS["u2net_small"] is u2net_small
 
 
 def test_the_two_files_stay_short():

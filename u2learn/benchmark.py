@@ -8,9 +8,12 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from u2learn.recipes import LOSSES, Recipe
-from u2learn.results import training_flops
-from u2learn.training import Run, TrainingData, device_name, pick_device
+from u2learn.batches import TrainingData
+from u2learn.costs import training_flops
+from u2learn.devices import device_name, kind_of, pick_device, wait
+from u2learn.recipe import Recipe
+from u2learn.registry import LOSSES
+from u2learn.training import Run
 
 
 def benchmark(recipe: Recipe, device: str | None = None, seconds: float = 20.0) -> dict[str, float | str]:
@@ -48,13 +51,13 @@ def benchmark(recipe: Recipe, device: str | None = None, seconds: float = 20.0) 
 
 def matmul_peak(device: str, dtype: torch.dtype) -> float:
     """Operations a second of the device's own matrix product, the best of some tries."""
-    n = 8192 if device.startswith("cuda") else 1024
+    n = 1024 if kind_of(device) == "cpu" else 8192
     a, b = torch.randn(2, n, n, device=device).to(dtype)
     best = 0.0
     for _ in range(10):
         started = time.perf_counter()
         a @ b
-        _wait(device)
+        wait(device)
         best = max(best, 2 * n**3 / (time.perf_counter() - started))
     return best
 
@@ -77,17 +80,12 @@ def _rate(step: Callable, data: TrainingData, device: str, seconds: float) -> fl
     """Steps a second, batches included, after three that do not count."""
     for iteration in range(3):
         step(*data.batch(iteration))
-    _wait(device)
+    wait(device)
     count, started = 0, time.perf_counter()
     while count == 0 or time.perf_counter() - started < seconds:
         step(*data.batch(count))
         count += 1
         if count % 20 == 0:
-            _wait(device)
-    _wait(device)
+            wait(device)
+    wait(device)
     return count / (time.perf_counter() - started)
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)

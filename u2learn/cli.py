@@ -8,29 +8,16 @@ import sys
 import time
 from pathlib import Path
 
-from PIL import Image
-
 from u2learn import benchmark as benchmarks
-from u2learn import inference, recipes, results, tables, training
-from u2learn.data import catalogue, download, local, saliency
+from u2learn import inference, measure, records, studies, tables, training
+from u2learn.data import catalogue, download, local
 from u2learn.data.example import read_image
 from u2learn.data.linter import lint
 from u2learn.files import write_text
+from u2learn.reported import reported_for
+from u2learn.studies.u2net import published
+from u2learn.tasks import TASKS
 
-SUITES = {
-    "retina-small": ["drive-small", "stare-small", "chase-small"],
-    "retina-openmmlab": [
-        f"{s}-{head}-{loss}"
-        for loss in ("ce", "ce-dice")
-        for head in recipes.MMSEG_HEADS
-        for s in results.SETS
-    ],
-    "retina-paddle": [f"{s}-paddle" for s in results.SETS],
-    "saliency": [f"{s}-{net}" for net in ("u2net", "u2net-small") for s in saliency.PROTOCOLS["duts"][1]],
-    "dis": [f"{s}-u2net" for s in saliency.PROTOCOLS["dis5k"][1]],
-    "saliency-small": ["objects-small", "thin-small"],
-    "blocks": [name for name in recipes.names() if recipes.get(name).model == "u2net_blocks"],
-}
 SEEDS = 5
 STOPS = (training.DivergedError, training.BusyError)
 
@@ -71,7 +58,7 @@ def lint_data(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    recipe = recipes.get(options.recipe, seed=options.seed)
+    recipe = studies.get(options.recipe, seed=options.seed)
     folder = options.folder or runs_folder() / f"{recipe.name}-seed{recipe.seed}"
     training.train(recipe, folder, device=options.device)
     print(f"Trained. The run is in {folder}; score it with: u2learn evaluate {folder}")
@@ -90,13 +77,13 @@ def evaluate(options: argparse.Namespace) -> None:
         return
     recipe = None
     if options.recipe:
-        recipe = recipes.get(options.recipe, seed=inference.load_model(options.folder)[1].seed)
-    record, written = results.measure(options.folder, recipe=recipe), []
+        recipe = studies.get(options.recipe, seed=inference.load_model(options.folder)[1].seed)
+    record, written = measure.measure(options.folder, recipe=recipe), []
     if options.export:  # before anything is printed: whoever reads may have gone, as `head` does
         inference.save_model(options.export, *inference.load_model(options.folder))
         written.append(options.export)
     if options.record:
-        written.append(results.write_record(_record_name(record), record))
+        written.append(records.write_record(_record_name(record), record))
     if "unfinished" in record:
         done, all_ = record["unfinished"], record["recipe"]["iterations"]
         print(f"This run stands at iteration {done} of {all_}: its scores are no result yet.")
@@ -109,19 +96,19 @@ def evaluate_official(options: argparse.Namespace) -> None:
     """Weights that others published, beside what they reported for them."""
     if options.export:
         raise ValueError("--export writes what was trained here; official weights stay in their own file.")
-    recipe = recipes.get(options.recipe)
-    record = results.measure_official(options.weights, recipe)
-    path = results.write_record(f"{recipe.name}-official", record) if options.record else None
+    recipe = studies.get(options.recipe)
+    record = measure.measure_official(options.weights, recipe)
+    path = records.write_record(f"{recipe.name}-official", record) if options.record else None
     print(_score_table(record["scores"]))
-    columns = results.reported_columns(recipe)
-    unit, digits = (1, 4) if recipe.num_classes == 1 else (100, 2)
-    for metric, value in results.reported_for(recipe).items():
+    columns, task = studies.columns_of(recipe), TASKS[recipe.task]
+    for metric, value in reported_for(recipe).items():
         if metric in columns:
             protocol, score = columns[metric]
-            ours = unit * record["scores"][protocol][score]
-            difference = round(ours - float(value), digits) + 0.0  # which makes 0 of -0
+            ours = task.unit * record["scores"][protocol][score]
+            difference = round(ours - float(value), task.digits) + 0.0  # which makes 0 of -0
             print(
-                f"{metric:13} reported {value}, here {ours:.{digits}f}, difference {difference:+.{digits}f}"
+                f"{metric:13} reported {value}, here {ours:.{task.digits}f}, "
+                f"difference {difference:+.{task.digits}f}"
             )
     if path:
         print(f"Written: {path}")
@@ -131,9 +118,9 @@ def compare_maps(options: argparse.Namespace) -> None:
     """U²-Net's weights beside the maps that its authors made with them."""
     if options.folder or options.recipe or options.export:
         raise ValueError("--maps compares pictures and goes with --weights and --record alone.")
-    record = results.measure_maps(options.weights or download.fetch_weights(options.maps), options.maps)
+    record = measure.measure_maps(options.weights or download.fetch_weights(options.maps), options.maps)
     name = f"{options.maps.replace('_', '-')}-maps"
-    path = results.write_record(name, record) if options.record else None
+    path = records.write_record(name, record) if options.record else None
     print(f"{'difference in grey levels':32}{'mean':>8}{'largest':>9}")
     rows = record["differences"].items()
     worst = {key: max(row[key] for _, row in rows) for key in ("mean", "largest")}
@@ -154,41 +141,36 @@ def predict(options: argparse.Namespace) -> None:
             "give them to separate calls with an --output each."
         )
     model, recipe = inference.load_model(options.weights) if options.weights else inference.pretrained()
+    recipe = recipe or published("u2net")  # a U²-Net of its authors
     options.output.mkdir(parents=True, exist_ok=True)
     for path in options.images:
         image = read_image(path)
-        if recipe is None or recipe.num_classes == 1:  # without a recipe: a U²-Net of its authors
-            salient = inference.saliency(model, image, side=recipe.square if recipe else 320)
-            maps = {"saliency": (salient * 255).round(), "mask": (salient > options.threshold) * 255}
-        elif recipe.num_classes > 2:
-            maps = {"classes": inference.segment(model, image, recipe).argmax(0)}
-        else:
-            vessel = inference.segment(model, image, recipe)[1]
-            maps = {"probability": vessel * 255, "mask": (vessel > options.threshold) * 255}
-        for ending, picture in maps.items():  # (H, W)
+        task = TASKS[recipe.task]
+        pictures = task.pictures(task.predict(model, image, recipe), options.threshold)
+        for ending, picture in pictures.items():
             target = options.output / f"{path.stem}-{ending}.png"
-            Image.fromarray(picture.byte().cpu().numpy()).save(target)
+            picture.save(target)
             print(target)
 
 
 def reproduce(options: argparse.Namespace) -> None:
-    if options.suite not in (*SUITES, *recipes.names()):
-        known = ", ".join([*SUITES, *recipes.names()])
+    if options.suite not in (*studies.suites(), *studies.names()):
+        known = ", ".join([*studies.suites(), *studies.names()])
         raise ValueError(f"There is no suite and no recipe {options.suite!r}. There are: {known}.")
     if options.jobs > 1:
         reproduce_side_by_side(options)
         return
-    names = SUITES.get(options.suite, [options.suite])
-    runs = [recipes.get(name, seed=seed) for seed in range(options.seeds) for name in names]
+    names = studies.suites().get(options.suite, (options.suite,))
+    runs = [studies.get(name, seed=seed) for seed in range(options.seeds) for name in names]
     progress = not os.environ.get("TQDM_DISABLE")
     end = time.monotonic() + 60 * options.minutes
     for done, recipe in enumerate(runs):
         print(f"{done + 1} of {len(runs)}: {recipe.name}, seed {recipe.seed}", flush=True)
-        results.records.cache_clear()  # another process may have written one
-        record = results.records().get(f"{recipe.name}-seed{recipe.seed}")
-        if record and results.is_current(record):
+        records.records.cache_clear()  # another process may have written one
+        record = records.records().get(f"{recipe.name}-seed{recipe.seed}")
+        if record and records.is_current(record):
             continue
-        shared = recipe.for_training()
+        shared = studies.training_of(recipe)
         folder = runs_folder() / f"{shared.name}-seed{shared.seed}"
         try:
             minutes = (end - time.monotonic()) / 60
@@ -199,12 +181,13 @@ def reproduce(options: argparse.Namespace) -> None:
         except training.TimeIsUpError as stop:
             print(stop)
             return
-        record = results.measure(folder, options.device, progress, recipe)
-        results.write_record(_record_name(record), record)
+        record = measure.measure(folder, options.device, progress, recipe)
+        records.write_record(_record_name(record), record)
         print(_score_table(record["scores"]), flush=True)
-    for dataset, recipe in {recipe.dataset: recipe for recipe in runs if recipe.split == "mmseg"}.items():
+    whole = {recipe.dataset: recipe for recipe in runs if recipe.protocol in ("", "mmseg")}
+    for dataset, recipe in whole.items():
         if all(example.second is not None for example in recipe.examples("test")):
-            results.write_record(f"{dataset}-second-observer", results.measure_second_observer(recipe))
+            records.write_record(f"{dataset}-second-observer", measure.measure_second_observer(recipe))
 
 
 def reproduce_side_by_side(options: argparse.Namespace) -> None:
@@ -218,7 +201,7 @@ def reproduce_side_by_side(options: argparse.Namespace) -> None:
 
 
 def benchmark(options: argparse.Namespace) -> None:
-    found = benchmarks.benchmark(recipes.get(options.recipe), options.device, options.seconds)
+    found = benchmarks.benchmark(studies.get(options.recipe), options.device, options.seconds)
     print(f"{options.recipe} on {found['device']}")
     print(f"plain loop  {found['plain']:8.2f} steps a second")
     print(f"u2learn     {found['ours']:8.2f} steps a second, {found['ratio']:.2f} times the plain loop")
@@ -317,7 +300,7 @@ def _parser() -> argparse.ArgumentParser:
         "train a recipe; goes on where it was stopped",
         "u2learn train drive-small --seed 1",
     )
-    sub.add_argument("recipe", choices=recipes.names(), metavar="RECIPE", help=", ".join(recipes.names()))
+    sub.add_argument("recipe", choices=studies.names(), metavar="RECIPE", help=", ".join(studies.names()))
     sub.add_argument(
         "--seed", type=int, default=0, help="seed of weights, order and augmentation (default 0)"
     )
@@ -335,7 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--weights", type=Path, help="official weights (.pth, .pdparams) instead of a run")
     sub.add_argument(
         "--recipe",
-        choices=recipes.names(),
+        choices=studies.names(),
         metavar="RECIPE",
         help="whose test the weights take; for a run, that of another set with the same training",
     )
@@ -375,7 +358,7 @@ def _parser() -> argparse.ArgumentParser:
         "train and score all runs of a suite; what has a record is skipped, what was stopped goes on",
         "u2learn reproduce retina-small",
     )
-    sub.add_argument("suite", help=f"a suite ({', '.join(SUITES)}) or one recipe")
+    sub.add_argument("suite", help=f"a suite ({', '.join(studies.suites())}) or one recipe")
     sub.add_argument("--seeds", type=int, default=SEEDS, help=f"how many seeds (default {SEEDS})")
     sub.add_argument(
         "--minutes", type=float, default=math.inf, help="stop after that long (default: when done)"
@@ -392,7 +375,7 @@ def _parser() -> argparse.ArgumentParser:
         "how fast a recipe trains here, against the plain loop and the device's peak",
         "u2learn benchmark drive-fcn-ce --device cuda",
     )
-    sub.add_argument("recipe", choices=recipes.names(), metavar="RECIPE", help="a recipe's name")
+    sub.add_argument("recipe", choices=studies.names(), metavar="RECIPE", help="a recipe's name")
     sub.add_argument("--seconds", type=float, default=20, help="how long to measure (default 20)")
     sub.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
 

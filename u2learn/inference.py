@@ -9,17 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from u2learn.data.augment import normalisation, normalise, read_points, resize, shrunk_size
 from u2learn.data.catalogue import WEIGHTS
 from u2learn.data.download import fetch_weights
-from u2learn.data.example import Example
-from u2learn.metrics.overlap import ClassScores, OverlapScores
-from u2learn.metrics.saliency import SaliencyScores
 from u2learn.models.official import load_u2net
 from u2learn.models.weights import read_tensors, with_prefix, write_tensors
-from u2learn.recipes import VIEWS, Recipe
+from u2learn.recipe import VIEWS, Recipe
 
 WINDOW_BATCH = 32  # windows that go through the network together; bounds the memory, whatever the image
 
@@ -199,40 +195,6 @@ def saliency(
     p = (p - p.min()) / (p.max() - p.min()) if p.max() > p.min() else torch.zeros_like(p)
     grey = Image.fromarray((p * 255).byte().numpy()).resize(size[::-1], Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(grey)) / 255
-
-
-def evaluate(
-    model: nn.Module, recipe: Recipe, examples: Sequence[Example], progress: bool = False
-) -> OverlapScores | ClassScores | SaliencyScores:
-    """Segment every example as the recipe says and count: two classes for all protocols at once, or K x K.
-
-    Of one class, saliency, the maps are scored as the U²-Net paper does, with the scores that cost no time.
-    """
-    if recipe.num_classes == 1:
-        return score_maps(model, recipe, examples, [SaliencyScores("maximum", also=())], progress)[0]
-    scores = OverlapScores() if recipe.num_classes == 2 else ClassScores(recipe.num_classes)
-    for example in tqdm(examples, desc="evaluating", disable=not progress, leave=False):
-        probabilities = segment(model, example.image, recipe)  # (K, H, W)
-        if recipe.num_classes == 2:
-            scores.add(probabilities.cpu(), example.label, example.field)
-        else:
-            scores.add(probabilities.argmax(0), example.label)
-    return scores
-
-
-def score_maps(
-    model: nn.Module,
-    recipe: Recipe,
-    examples: Sequence[Example],
-    scores: list[SaliencyScores],
-    progress: bool = False,
-) -> list[SaliencyScores]:
-    """Add every example's map, at the image's own size, to all `scores`, which are returned."""
-    for example in tqdm(examples, desc="evaluating", disable=not progress, leave=False):
-        found = saliency(model, example.image, side=recipe.square)  # (H, W)
-        for one in scores:
-            one.add(found, example.label)
-    return scores
 
 
 def save_model(path: str | Path, model: nn.Module, recipe: Recipe) -> None:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from u2learn.registry import LOSSES
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 IGNORE = 255
 
@@ -208,3 +210,15 @@ def _check_mask(logits: Tensor, mask: Tensor) -> None:
             f"A mask has values from {float(mask.min()):g} to {float(mask.max()):g}, and they must lie in "
             "[0, 1]: is it a 0/255 mask? Divide it by 255."
         )
+
+
+# What a recipe may name: a loss for all outputs of a model, with the weights of the auxiliary ones.
+LOSSES["ce"] = deep_supervision(cross_entropy, (1, 0.4))
+LOSSES["ce-dice"] = deep_supervision(
+    weighted_sum((1, cross_entropy), (3, dice_mmseg0)), (1, 0.4), auxiliary=cross_entropy
+)
+LOSSES["paddle-ce"] = deep_supervision(cross_entropy_paddle, (1,))
+LOSSES["paddle-dice"] = deep_supervision(dice_paddle2021, (1,))
+LOSSES["small"] = deep_supervision(weighted_sum((1, cross_entropy), (2, dice_paddle2021)), (1,) * 7)
+LOSSES["u2net"] = deep_supervision(binary_cross_entropy, (1,) * 7)
+LOSSES["bce-iou"] = deep_supervision(weighted_sum((1, binary_cross_entropy), (1, iou_loss)), (1,) * 7)

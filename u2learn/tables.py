@@ -12,33 +12,25 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from u2learn import recipes, results
+from u2learn import studies
+from u2learn.markdown import filled, line, notebook_text, unbroken
 from u2learn.models.blocks import BLOCKS
-from u2learn.results import REPORTED_SETS, SETS, best_reported, mean_and_spread, of_recipe, records, reported
+from u2learn.recipe import VIEWS
+from u2learn.records import all_of, mean_and_spread, of_recipe, records
+from u2learn.reported import SETS, best_reported, reported, reported_rows
+from u2learn.studies import mmseg
+from u2learn.studies.blocks import block_study
 
 # How close is "reproduced", by unit; the direction in which a metric is better, where it is not upwards.
 TOLERANCES = {"%": 0.5, "fraction": 0.005, "count": 50, "GB": 0.1, "fps": 1, "MB": 0.1, "ms": 1}
 LOWER_IS_BETTER = ("MAE", "HCE", "Mem", "time")
-NO_BREAK = "\N{NO-BREAK SPACE}"
 UNITS = {"%": "", "fraction": "", "count": "", "GB": " GB", "fps": " fps", "MB": " MB", "ms": " ms"}
 OUR_DATA = ("drive", "stare", "chase")  # what we can train on; the other sets wait for somebody who has them
 
-# The systems' families, by the start of their names.
-GROUPS = {
-    "UNet-S5-D16": "UNet-S5-D16 (OpenMMLab)",
-    "PaddleSeg": "UNet (PaddleSeg)",
-    "W-Net": "W-Net (lwnet)",
-    "U-Net (DIS": "U-Net (DIS paper)",
-    "U2-Net": "U²-Net and U²-Net†",
-    "F3Net": "U²-Net and U²-Net†",
-}
 NAMES = {"U2-Net-dagger": "U²-Net†", "U2-Net": "U²-Net", "CE(1.0)+Dice(3.0)": "CE + 3 Dice"}
-
-# Reported rows that nothing of ours should be held against, by a word of their source or model, and why.
-NOT_COMPARABLE = {
-    "before commit": "corrected later",
-    "F3Net": "another name",
-}
+# The states that a line can be in, and how they are printed.
+OPENMMLAB, PADDLESEG, LWNET = "UNet-S5-D16 (OpenMMLab)", "UNet (PaddleSeg)", "W-Net (lwnet)"
+STATES = ("reproduced", "beaten", "short", "not run", "not comparable")
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,8 @@ class Line:
     recipe: str | None  # the recipe of ours that is held against it
     ours: tuple[float, float, int] | None  # mean, spread, seeds
     small: tuple[float, float, int] | None  # our small net under the same protocol
-    reason: str  # why there is nothing to compare, if so
+    without: str  # the state where there is nothing to compare
+    reason: str  # and why
 
     @property
     def difference(self) -> float | None:
@@ -64,13 +57,21 @@ class Line:
 
     @property
     def state(self) -> str:
-        """Reproduced, beaten, short by x, not run, or not comparable."""
+        """One of STATES."""
         if self.difference is None:
-            return self.reason
+            return self.without
         gain = -self.difference if self.metric in LOWER_IS_BETTER else self.difference
         if abs(gain) <= TOLERANCES[self.unit] + 1e-9:
-            return "**reproduced**"
-        return "**beaten**" if gain > 0 else f"**short** by {_number(abs(gain), self.value)}"
+            return "reproduced"
+        return "beaten" if gain > 0 else "short"
+
+    @property
+    def verdict(self) -> str:
+        """The state as a table prints it, with by how much ours is short, or why there is none."""
+        if self.difference is None:
+            return f"*{self.state}* ({self.reason})"
+        by = f" by {_number(abs(self.difference), self.value)}" if self.state == "short" else ""
+        return f"**{self.state}**{by}"
 
 
 def lines() -> list[Line]:
@@ -78,42 +79,35 @@ def lines() -> list[Line]:
     pages: dict[tuple, list[dict]] = {}
     for row in reported():
         # The same number on several pages is one line; that a page attributes it to another system is not.
-        key = [row[k] for k in ("dataset", "model", "head", "metric")] + [row["head"] and row["loss"]]
-        pages.setdefault((*key, float(row["value"]), _input_size(row)), []).append(row)
+        key = [row[k] for k in ("dataset", "model", "variant", "head", "metric")]
+        pages.setdefault((*key, row["head"] and row["loss"], float(row["value"])), []).append(row)
     return [_line(rows) for rows in pages.values()]
 
 
 def _line(rows: list[dict]) -> Line:
     row = max(rows, key=lambda row: len(row["value"]))  # one page prints 0.060, another 0.06
     recipe = next(filter(None, map(_recipe_of, rows)), None)
-    words = [row["head"], row["loss"]] if row["head"] else [row["model"], _input_size(row)]
-    word = next((word for word in NOT_COMPARABLE if word in row["source"] + row["model"]), None)
-    if word:
-        reason = f"*not comparable* ({NOT_COMPARABLE[word]})"
+    words = [row["head"], row["loss"]] if row["head"] else [row["model"], row["variant"]]
+    if row["remark"]:
+        reason = row["remark"]
     elif recipe is None:
-        reason = "*not run* (no recipe)"
+        reason = "no recipe"
     else:
-        data = "" if recipes.get(recipe).dataset in OUR_DATA else "data, "
-        reason = f"*not run* ({data}GPU)"
+        reason = "GPU" if studies.get(recipe).dataset in OUR_DATA else "data, GPU"
     return Line(
         dataset=row["dataset"] or "any",
-        group=next(group for start, group in GROUPS.items() if row["model"].startswith(start)),
+        group=row["group"],
         system=", ".join(NAMES.get(word, word) for word in words if word),
         metric=row["metric"],
         value=row["value"],
         unit=row["unit"],
         sources=tuple(dict.fromkeys(r["source"] for r in rows)),
         recipe=recipe,
-        ours=None if word or recipe is None else _ours_for(recipe, row["metric"], row["unit"]),
+        ours=None if row["remark"] or recipe is None else _ours_for(recipe, row["metric"], row["unit"]),
         small=_small_for(row),
+        without="not comparable" if row["remark"] else "not run",
         reason=reason,
     )
-
-
-def _input_size(row: dict) -> str:
-    """The DIS paper trains one net at several sizes, and says so in a note only."""
-    found = re.search(r"input size ablation: (\d+x\d+.*)", row["note"])
-    return found[1] if found and "baseline" not in row["note"] else ""
 
 
 def _recipe_of(row: dict) -> str | None:
@@ -123,18 +117,18 @@ def _recipe_of(row: dict) -> str | None:
 
 @cache
 def _rows_by_recipe() -> dict[str, list[dict]]:
-    return {name: results.reported_rows(recipes.get(name)) for name in recipes.names()}
+    return {name: reported_rows(recipe) for name, recipe in studies.all_recipes().items()}
 
 
 def _ours_for(recipe: str, metric: str, unit: str) -> tuple[float, float, int] | None:
     """Mean, spread and number of our records of this recipe, in the unit of the reported metric."""
-    found = results.all_of(recipe)
+    found = all_of(recipe)
     if metric == "Mem":
         values = [record["training_memory"] / 1e9 for record in found if record.get("training_memory")]
     elif metric == "fps":
         values = [record["speed"]["frames_per_second"] for record in found]
     else:
-        protocol, score = results.reported_columns(recipes.get(recipe))[metric]
+        protocol, score = studies.columns_of(studies.get(recipe))[metric]
         scale = 100 if unit == "%" else 1
         values = [scale * record["scores"][protocol][score] for record in found]
     if not values:
@@ -146,13 +140,15 @@ def _small_for(row: dict) -> tuple[float, float, int] | None:
     """Our small retinal net on the same images under the same protocol; None where there is no such run."""
     dataset = next((key for key, name in SETS.items() if name == row["dataset"]), None)
     name = f"{dataset}-small"
-    if row["metric"] not in results.REPORTED_COLUMNS or dataset is None or not of_recipe(name):
+    columns = {
+        OPENMMLAB: studies.studies()["mmseg"].columns,
+        PADDLESEG: studies.studies()["paddle"].columns,
+        # lwnet trains and tests on other images of the other sets
+        LWNET: {"Dice": ("field, chosen threshold", "dice")} if dataset == "drive" else {},
+    }.get(row["group"], {})
+    if row["metric"] not in columns or dataset is None or not of_recipe(name):
         return None
-    protocol, score = results.REPORTED_COLUMNS[row["metric"]]
-    if row["model"].startswith("W-Net"):
-        if dataset != "drive":  # it trains and tests on other images of the other sets
-            return None
-        protocol = "field, chosen threshold"
+    protocol, score = columns[row["metric"]]
     return mean_and_spread(name, protocol, score)
 
 
@@ -161,26 +157,25 @@ def _small_for(row: dict) -> tuple[float, float, int] | None:
 
 def table(group: str, dataset: str = "") -> str:
     """The lines of a group of systems, or those of one data set, as Markdown."""
-    chosen = [line for line in lines() if line.group == group and dataset in ("", line.dataset)]
-    chosen.sort(key=lambda line: (line.dataset, line.system))  # stable: metrics stay in their order
-    small = any(line.small for line in chosen)
+    chosen = [one for one in lines() if one.group == group and dataset in ("", one.dataset)]
+    chosen.sort(key=lambda one: (one.dataset, one.system))  # stable: metrics stay in their order
+    small = any(one.small for one in chosen)
     head = ["set"] * (not dataset) + ["system", "metric", "reported", "ours", "Δ", "state"]
     head += ["`SET-small`"] * small + ["pages"]
     rows = []
-    for line in chosen:
-        sign = "–" if line.difference is None else f"{_number(line.difference, line.value, '+')}"
-        cells = [line.dataset] * (not dataset) + [line.system, line.metric, line.value + UNITS[line.unit]]
-        cells += [_mean(line.ours, line.value), sign, line.state]
-        cells += [_small(line)] * small + [" ".join(_letter(source) for source in line.sources)]
+    for one in chosen:
+        sign = "–" if one.difference is None else f"{_number(one.difference, one.value, '+')}"
+        cells = [one.dataset] * (not dataset) + [one.system, one.metric, one.value + UNITS[one.unit]]
+        cells += [_mean(one.ours, one.value), sign, one.verdict]
+        cells += [_small(one)] * small + [" ".join(_letter(source) for source in one.sources)]
         rows.append(cells)
     align = ["---:" if name in ("reported", "ours", "Δ", "`SET-small`") else "---" for name in head]
-    rows = [[cell.replace(" ", NO_BREAK) for cell in row] for row in rows]  # one row, one line
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, align, *rows])
+    return "\n".join([line(head), line(align), *(unbroken(row) for row in rows)])  # one row, one line
 
 
-def _small(line: Line) -> str:
-    text = _mean(line.small, line.value)
-    return f"**{text}**" if line.small and line.small[0] > float(line.value) else text
+def _small(one: Line) -> str:
+    text = _mean(one.small, one.value)
+    return f"**{text}**" if one.small and one.small[0] > float(one.value) else text
 
 
 def _mean(value: tuple[float, float, int] | None, like: str) -> str:
@@ -218,25 +213,22 @@ def sources_table() -> str:
 
 def summary_table() -> str:
     """How many reported numbers are in which state, by group of systems."""
-    states = ("reproduced", "beaten", "short", "not run", "not comparable")
-    out = ["| system | " + " | ".join(states) + " | all |", "|---|" + "---:|" * (len(states) + 1)]
+    out = [line(("system", *STATES, "all")), "|---|" + "---:|" * (len(STATES) + 1)]
     everything = lines()
-    for group in dict.fromkeys(line.group for line in everything):
-        found = [next(s for s in states if s in line.state) for line in everything if line.group == group]
-        out.append(f"| {group} | " + " | ".join(str(found.count(s)) for s in states) + f" | {len(found)} |")
+    for group in dict.fromkeys(one.group for one in everything):
+        found = [one.state for one in everything if one.group == group]
+        out.append(line((group, *(str(found.count(state)) for state in STATES), str(len(found)))))
     return "\n".join(out)
 
 
 def small_summary() -> str:
     """One sentence: how our small net does against the rows that it may be held against."""
     held = [
-        line
-        for line in lines()
-        if line.small is not None and line.group == "UNet-S5-D16 (OpenMMLab)" and line.metric == "Dice"
+        one for one in lines() if one.small is not None and one.group == OPENMMLAB and one.metric == "Dice"
     ]
     return (
         f"Of the {len(held)} vessel Dice values that OpenMMLab reports for DRIVE, STARE and CHASE_DB1, "
-        f"the mean of our small net is above {sum(line.small[0] > float(line.value) for line in held)}."
+        f"the mean of our small net is above {sum(one.small[0] > float(one.value) for one in held)}."
     )
 
 
@@ -249,9 +241,10 @@ def cost_table() -> str:
         "| recipe | parameters | training, operations | training, time | one image | device | seeds |",
         "|---|---:|---:|---:|---:|---|---:|",
     ]
-    for name in recipes.names():
-        if recipes.get(name).model != "u2net_blocks" and (found := of_recipe(name)):
-            on_cpu = found[0]["device"].startswith("CPU")
+    blocks = {recipe.name for recipe in studies.studies()["blocks"].recipes}
+    for name in studies.names():
+        if name not in blocks and (found := of_recipe(name)):
+            on_cpu = found[0].get("device_kind", "cpu") == "cpu"  # no record of before was made elsewhere
             seconds = statistics.mean(record["cpu_seconds" if on_cpu else "seconds"] for record in found)
             cells = [
                 f"`{name}`",
@@ -262,7 +255,7 @@ def cost_table() -> str:
                 found[0]["device"],
                 str(len(found)),
             ]
-            out.append("| " + " | ".join(cell.replace(" ", NO_BREAK) for cell in cells) + " |")
+            out.append(unbroken(cells))
     return "\n".join(out)
 
 
@@ -272,14 +265,14 @@ def block_table(by: str) -> str:
         "| block | parameters | operations a picture | vessels: Dice | things: max F |",
         "|---|---:|---:|---:|---:|",
     ]
-    study = recipes.block_study()
+    study = block_study()
     for block in BLOCKS:
         vessels, things = (study[dataset, block, by] for dataset in ("drive", "objects"))
         record = of_recipe(things)[0]
         cells = [block, f"{record['parameters']:,}", f"{record['image_flops'] / 1e6:.0f} MFLOP"]
         cells += [_mean(mean_and_spread(vessels, "image"), "1.0")]
         cells += [_mean(mean_and_spread(things, "image", "max_f"), "1.0")]
-        out.append("| " + " | ".join(cell.replace(" ", NO_BREAK) for cell in cells) + " |")
+        out.append(unbroken(cells))
     return "\n".join(out)
 
 
@@ -289,9 +282,9 @@ def paddle_dice_table() -> str:
         "| set | reported DICE | reported mIoU | so background Dice | and vessel Dice |",
         "|---|" + "---:|" * 4,
     ]
-    paddle = [line for line in lines() if line.group == "UNet (PaddleSeg)"]
+    paddle = [one for one in lines() if one.group == PADDLESEG]
     for dataset in SETS.values():
-        values = {line.metric: float(line.value) / 100 for line in paddle if line.dataset == dataset}
+        values = {one.metric: float(one.value) / 100 for one in paddle if one.dataset == dataset}
         background, vessel = split_mean_dice(values["DICE"], values["mIoU"])
         out.append(
             f"| {dataset} | {100 * values['DICE']:.2f} | {100 * values['mIoU']:.2f} "
@@ -328,7 +321,7 @@ def copied_rows() -> str:
 def mislabelled_table() -> str:
     """The rows that the archive of Papers With Code gives to F3Net, and whose they are."""
     out = ["| set | printed as | value | is the value of |", "|---|---|---:|---|"]
-    for row in (row for row in reported() if row["model"].startswith("F3Net")):
+    for row in (row for row in reported() if row["remark"] == "another name"):
         owner = next(
             r
             for r in reported()
@@ -342,28 +335,26 @@ def mislabelled_table() -> str:
 
 def corrected_value() -> str:
     """The value that PaddleSeg printed before it mended its multi-scale test, and the one after."""
-    rows = [
-        r for r in reported() if (r["model"].startswith("PaddleSeg"), r["metric"]) == (True, "mIoU(ms+flip)")
-    ]
-    before, after = sorted(rows, key=lambda row: "before commit" not in row["source"])
+    rows = [r for r in reported() if (r["group"], r["metric"]) == (PADDLESEG, "mIoU(ms+flip)")]
+    before, after = sorted(rows, key=lambda row: not row["remark"])
     return f"The page said {before['value']} until February 2023 and says {after['value']} since."
 
 
 def retina_table() -> str:
     """Ours beside what was reported, as Markdown: vessel Dice in percent, by protocol."""
-    views = len(recipes.VIEWS[recipes.get("drive-small").flips])
+    views = len(VIEWS[studies.get("drive-small").flips])
     lines = [
         "| | DRIVE | STARE | CHASE_DB1 |",
         "|---|---:|---:|---:|",
         "| **Full image, pixel totals, threshold 0.5** (OpenMMLab's protocol) | | | |",
         _row(
             "UNet-S5-D16, best of 6 rows (29 M parameters, 40,000 iterations)",
-            lambda s: best_reported(s, "UNet-S5-D16"),
+            lambda s: best_reported(s, OPENMMLAB),
         ),
         _row("`SET-small`, ours (mean ± deviation)", lambda s: _ours(s, "image")),
         _row("second human observer", lambda s: _human(s, "image")),
         "| **Field of view, threshold chosen on training images** (lwnet's protocol) | | | |",
-        _row("W-Net of lwnet (68 k parameters)", lambda s: best_reported(s, "W-Net")),
+        _row("W-Net of lwnet (68 k parameters)", lambda s: best_reported(s, LWNET)),
         _row("`SET-small`, ours (mean ± deviation)", lambda s: _ours(s, "field, chosen threshold")),
         _row("second human observer", lambda s: _human(s, "field")),
         "| **Cost of ours** | | | |",
@@ -377,7 +368,7 @@ def retina_table() -> str:
 
 
 def _row(title: str, cell: Callable[[str], str]) -> str:
-    return f"| {title} | " + " | ".join(cell(s) for s in ("drive", "stare", "chase")) + " |"
+    return line((title, *(cell(s) for s in ("drive", "stare", "chase"))))
 
 
 def _ours(dataset: str, protocol: str) -> str:
@@ -403,11 +394,9 @@ GENERATED: dict[str, Callable[[], str]] = {
     "results": retina_table,
     "summary": summary_table,
     "small": small_summary,
-    **{
-        f"openmmlab-{k}": partial(table, "UNet-S5-D16 (OpenMMLab)", name) for k, name in REPORTED_SETS.items()
-    },
-    "paddleseg": partial(table, "UNet (PaddleSeg)"),
-    "lwnet": partial(table, "W-Net (lwnet)"),
+    **{f"openmmlab-{key}": partial(table, OPENMMLAB, name) for key, name in mmseg.SETS.items()},
+    "paddleseg": partial(table, PADDLESEG),
+    "lwnet": partial(table, LWNET),
     "dis-unet": partial(table, "U-Net (DIS paper)"),
     "u2net": partial(table, "U²-Net and U²-Net†"),
     "cost": cost_table,
@@ -430,13 +419,8 @@ def fill(text: str) -> str:
         LookupError: a number of a recipe that has no record.
     """
     for name, make in GENERATED.items():
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        if begin in text or end in text:
-            head, _, rest = text.partition(begin)
-            _, found, tail = rest.partition(end)
-            if not found:
-                raise ValueError(f"A table needs the lines {begin} and {end}, once each and in this order.")
-            text = f"{head}{begin}\n{make()}\n{end}{tail}"
+        if f"<!-- {name}:begin -->" in text or f"<!-- {name}:end -->" in text:
+            text = filled(text, name, make())
 
     def number(match: re.Match) -> str:
         recipe, protocol, score = match[3], match[4], match[5]
@@ -463,7 +447,7 @@ def wanted(root: Path) -> dict[Path, str]:
             for cell in notebook["cells"]:
                 if cell["cell_type"] == "markdown":
                     cell["source"] = fill("".join(cell["source"])).splitlines(keepends=True)
-            texts[path] = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+            texts[path] = notebook_text(notebook)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return texts

@@ -1,34 +1,38 @@
-"""Images with their labels: synthetic and real, where they live, and how a batch is made of them."""
+"""Images with their labels: drawn and real, where they live, and how a batch is made of them.
 
-from u2learn.data.cityscapes import Cityscapes
-from u2learn.data.download import fetch
-from u2learn.data.drawn.retina import SyntheticRetina, fundus
-from u2learn.data.drawn.streets import SyntheticStreets, street, write_streets
-from u2learn.data.example import Example, read_image, read_label, read_mask
-from u2learn.data.linter import Report, lint
-from u2learn.data.local import MissingDataset, available, data_root, find, verify
-from u2learn.data.retina import Retina
-from u2learn.data.saliency import Saliency
+A name is imported from its module when it is asked for, so that a model can be used without any data set.
+"""
 
-__all__ = [
-    "Cityscapes",
-    "Example",
-    "MissingDataset",
-    "Report",
-    "Retina",
-    "Saliency",
-    "SyntheticRetina",
-    "SyntheticStreets",
-    "available",
-    "data_root",
-    "fetch",
-    "find",
-    "fundus",
-    "lint",
-    "read_image",
-    "read_label",
-    "read_mask",
-    "street",
-    "verify",
-    "write_streets",
-]
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Cityscapes": "cityscapes",
+    "Example": "example",
+    "MissingDataset": "local",
+    "Report": "linter",
+    "Retina": "retina",
+    "Saliency": "saliency",
+    "SyntheticRetina": "drawn.retina",
+    "SyntheticStreets": "drawn.streets",
+    "available": "local",
+    "data_root": "local",
+    "fetch": "download",
+    "find": "local",
+    "fundus": "drawn.retina",
+    "lint": "linter",
+    "open_set": "sets",
+    "read_image": "example",
+    "read_label": "example",
+    "read_mask": "example",
+    "street": "drawn.streets",
+    "verify": "local",
+    "write_streets": "drawn.streets",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

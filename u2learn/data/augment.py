@@ -4,7 +4,10 @@ A 40,000-iteration run of 16 windows reads 640,000 windows: done image by image 
 its data. Here the whole data set lies on the device as uint8 and a batch is a handful of tensor operations.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -46,9 +49,65 @@ class Augmentation:
             raise ValueError(f"An augmentation's photometric is '', {known}, not {self.photometric!r}.")
 
 
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Images of any sizes, pixel by pixel and one behind the other.
+
+    Attributes:
+        values: (P, C) of images, (P,) of labels.
+        start, height, width: int64 (N,), the first pixel of each image, and its size.
+    """
+
+    values: Tensor
+    start: Tensor
+    height: Tensor
+    width: Tensor
+
+    @staticmethod
+    def of(stack: Tensor) -> Pixels:
+        """The pixels of images (N, C, H, W), not copied if stored channels last, or of labels (N, H, W)."""
+        height, width = stack.shape[-2:]
+        values = stack.movedim(1, -1).flatten(0, 2) if stack.ndim == 4 else stack.flatten()
+        start = torch.arange(len(stack), device=stack.device) * (height * width)
+        return Pixels(values, start, torch.full_like(start, height), torch.full_like(start, width))
+
+    @staticmethod
+    def gather(images: Iterable[Tensor], count: int, device: str) -> Pixels:
+        """The pixels of `count` images (C, H, W) or labels (H, W), read one after the other.
+
+        A set as large as Cityscapes must not lie in memory twice, so it grows only where sizes do.
+        """
+        values, filled, sizes = torch.empty(0), 0, []
+        for done, image in enumerate(images):
+            flat = image.movedim(0, -1).flatten(0, 1) if image.ndim == 3 else image.flatten()
+            need = filled + len(flat)
+            if need > len(values):
+                room = (need * count // (done + 1), *flat.shape[1:])
+                values = _moved(values[:filled], torch.empty(room, dtype=flat.dtype, device=device))
+            values[filled:need] = flat
+            sizes.append((filled, *image.shape[-2:]))
+            filled = need
+        start, height, width = torch.tensor(sizes, device=device).reshape(-1, 3).unbind(1)
+        return Pixels(values[:filled], start, height, width)
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def frames(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """First pixel, height and width of the images `index` (B,), each (B, 1, 1)."""
+        start, height, width = (each[index][:, None, None] for each in (self.start, self.height, self.width))
+        return start, height, width
+
+
+def _moved(values: Tensor, room: Tensor) -> Tensor:
+    if len(values):
+        room[: len(values)] = values
+    return room
+
+
 def sample_batch(
-    images: Tensor,
-    labels: Tensor,
+    images: Tensor | Pixels,
+    labels: Tensor | Pixels,
     index: Tensor,
     crop: tuple[int, int],
     augment: Augmentation,
@@ -57,25 +116,27 @@ def sample_batch(
 ) -> tuple[Tensor, Tensor]:
     """Cut a random window of `crop` (height, width) pixels from each image of `index`.
 
-    images: uint8 (N, 3, H, W). labels: uint8 (N, H', W'), finer than the images where these were shrunk, so
-    that labels need no averaging. index: int64 (B,), which images. Returns float32 (B, 3, h, w) in [0, 1]
-    and int64 (B, h, w). Image and label are read at the same places, the image bilinearly, the label at the
-    nearest pixel; outside of the image they are black and 255 (ignore).
+    images: uint8 (N, C, H, W), or `Pixels` where their sizes differ. labels: uint8 (N, H', W') likewise,
+    finer than the images where these were shrunk, so that labels need no averaging. index: int64 (B,), which
+    images. Returns float32 (B, C, h, w) in [0, 1] and int64 (B, h, w). Image and label are read at the same
+    places, the image bilinearly, the label at the nearest pixel; outside of the image they are black and 255
+    (ignore).
 
     Source: mmsegmentation 0.30, datasets/pipelines/transforms.py (Resize, RandomCrop with cat_max_ratio).
     """
     tries = 11 if augment.max_share < 1 else 1  # one draw and ten more
-    places, offsets = _window_grid(len(index), tries, images.shape[-2:], crop, augment, generator)
-    ratio = [fine / coarse for fine, coarse in zip(labels.shape[1:], images.shape[2:], strict=True)]
-    ratio = torch.tensor(ratio, device=images.device)[:, None, None, None]  # (2, 1, 1, 1)
-    accepted = torch.zeros(len(index), 1, 1, dtype=torch.bool, device=images.device)
-    grid, window = offsets, labels.new_zeros(len(index), *crop)
+    images, labels = (x if isinstance(x, Pixels) else Pixels.of(x) for x in (images, labels))
+    size, fine = (torch.stack([x.height[index], x.width[index]])[..., None, None] for x in (images, labels))
+    ratio = (fine / size.double()).float() if index.device.type != "mps" else fine / size  # (2, B, 1, 1)
+    places, offsets = _window_grid(size, tries, crop, augment, generator)
+    accepted = torch.zeros(len(index), 1, 1, dtype=torch.bool, device=index.device)
+    grid, window = offsets, labels.values.new_zeros(len(index), *crop)
     for place in places:
         here = place + offsets  # (2, B, h, w): y and x of every pixel
         seen = _read_nearest(labels, index, *((here + 0.5) * ratio - 0.5))  # (B, h, w)
         grid, window = torch.where(accepted, grid, here), torch.where(accepted, window, seen)
         accepted = accepted | (_largest_share(seen, num_classes) < augment.max_share)[:, None, None]
-        if images.device.type == "cpu" and accepted.all():  # on a GPU the question would make every step wait
+        if index.device.type == "cpu" and accepted.all():  # on a GPU the question would make every step wait
             break
     return _read_bilinear(images, index, *grid), window.long()
 
@@ -229,18 +290,14 @@ def hsv_to_rgb(hsv: Tensor) -> Tensor:
 
 
 def _window_grid(
-    batch: int,
-    tries: int,
-    size: tuple[int, int],
-    crop: tuple[int, int],
-    augment: Augmentation,
-    generator: torch.Generator,
+    size: Tensor, tries: int, crop: tuple[int, int], augment: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Where to read: centres (tries, 2, B, 1, 1) and the pixels around them (2, B, h, w); y and x in pixels.
 
-    0 is the centre of the first pixel. The tries of a window differ in their place only.
+    size: (2, B, 1, 1), of the images. 0 is the centre of the first pixel. The tries of a window differ in
+    their place only.
     """
-    device = generator.device
+    device, batch = generator.device, size.shape[1]
     scale = _uniform(generator, *augment.scale, batch, 1, 1)
     if augment.scale_step:
         low, high = augment.scale
@@ -267,29 +324,29 @@ def _window_grid(
     return torch.stack(centre, dim=1), torch.stack(turned)
 
 
-def _read_nearest(labels: Tensor, index: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """labels (N, H, W) of `index` (B,) at the pixels nearest to y, x (B, h, w); outside is 255."""
-    _, height, width = labels.shape
+def _read_nearest(labels: Pixels, index: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """The labels `index` (B,) at the pixels nearest to y, x (B, h, w); outside is 255."""
+    start, height, width = labels.frames(index)
     y, x = y.round().long(), x.round().long()
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    place = (index[:, None, None] * height + y.clamp(0, height - 1)) * width + x.clamp(0, width - 1)
-    return torch.where(inside, labels.take(place), IGNORE)
+    place = torch.where(inside, start + y * width + x, start)
+    return torch.where(inside, labels.values.take(place), IGNORE)
 
 
-def _read_bilinear(images: Tensor, index: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """images (N, 3, H, W) of `index` (B,) at y, x (B, h, w), between four pixels: (B, 3, h, w) in [0, 1]."""
-    _, _, height, width = images.shape
-    pixels = images.movedim(1, -1).flatten(0, 2)  # (N H W, 3), without a copy if stored channels last
+def _read_bilinear(images: Pixels, index: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """The images `index` (B,) at y, x (B, h, w), between four pixels: (B, C, h, w) in [0, 1]."""
+    start, height, width = images.frames(index)
     inside = (y.round() >= 0) & (y.round() < height) & (x.round() >= 0) & (x.round() < width)
-    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)  # the outermost half pixel repeats the border
+    # the outermost half pixel repeats the border
+    y, x = y.clamp(min=0).minimum(height - 1), x.clamp(min=0).minimum(width - 1)
     top, left = y.floor(), x.floor()
-    total = 0
+    total = torch.zeros((), device=index.device)
     for row in (top, top + 1):
+        line = start + row.long().minimum(height - 1) * width
         for column in (left, left + 1):
             weight = (1 - (y - row).abs()) * (1 - (x - column).abs()) * inside  # (B, h, w)
-            line = index[:, None, None] * height + row.long().clamp(max=height - 1)
-            place = line * width + column.long().clamp(max=width - 1)
-            corner = pixels.index_select(0, place.flatten()).unflatten(0, place.shape)  # (B, h, w, 3)
+            place = line + column.long().minimum(width - 1)
+            corner = images.values.index_select(0, place.flatten()).unflatten(0, place.shape)  # (B, h, w, C)
             total = total + weight[..., None] * corner
     return (total / 255).movedim(-1, 1)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from u2learn.data import local
 from u2learn.data.example import Example, read_image, read_mask
+from u2learn.registry import DATASETS
 
 
 @dataclass(frozen=True)
@@ -195,3 +197,7 @@ def field_of_view(image: np.ndarray) -> np.ndarray:
 def _between(bright: np.ndarray) -> np.ndarray:
     """From the first to the last True of each row."""
     return np.maximum.accumulate(bright, 1) & np.maximum.accumulate(bright[:, ::-1], 1)[:, ::-1]
+
+
+for _name in LAYOUTS:
+    DATASETS[_name] = partial(Retina, _name)

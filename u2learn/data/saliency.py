@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from u2learn.data import local
 from u2learn.data.example import Example, image_files, listed, pair_files, read_image, read_mask
+from u2learn.registry import DATASETS
 
 
 class Part(NamedTuple):
@@ -145,3 +147,7 @@ def _folder(root: Path, name: str) -> Path | None:
         if root is None:
             return None
     return root
+
+
+for _name in TESTS:
+    DATASETS[_name] = partial(Saliency, _name)

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from u2learn.data.drawn.retina import SyntheticSet, clouds, rgb
 from u2learn.data.example import Example
+from u2learn.registry import DATASETS
 
 FINE = 3  # outlines are drawn this much finer than the picture, so that edges are soft
 SHADE = 0.5  # of a label: a pixel belongs to the thing from this share of its area on
@@ -391,3 +392,12 @@ class SyntheticObjects(SyntheticSet):
 
     def draw(self, seed: int) -> Example:
         return salient(seed, self.size, self.thin)
+
+
+@DATASETS.add("objects")
+@DATASETS.add("thin")
+def things(
+    part: str, protocol: str = "", *, train: int, test: int, size: tuple[int, int], seed: int, thin: bool
+) -> SyntheticObjects:
+    """The set as recipes open it: `train` and `test` say how many pictures each part has."""
+    return SyntheticObjects(part, {"train": train, "test": test}[part], size, seed, thin)

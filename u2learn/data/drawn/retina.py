@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from u2learn.data.example import Example
+from u2learn.registry import DATASETS
 
 STEP = 0.002  # between two points of a vessel's centre line
 THINNEST = 0.0021  # radius at which a vessel ends
@@ -296,3 +297,9 @@ class SyntheticRetina(SyntheticSet):
 
     def draw(self, seed: int) -> Example:
         return fundus(seed, self.size)
+
+
+@DATASETS.add("synthetic")
+def eyes(part: str, protocol: str = "", *, train: int, test: int, size: tuple[int, int], seed: int):
+    """The set as recipes open it: `train` and `test` say how many pictures each part has."""
+    return SyntheticRetina(part, {"train": train, "test": test}[part], size, seed)

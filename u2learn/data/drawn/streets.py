@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from u2learn.data.cityscapes import CLASSES, LABELS, train_ids
 from u2learn.data.drawn.retina import SyntheticSet
 from u2learn.data.example import Example
+from u2learn.registry import DATASETS
 
 ID = {label.name: label.id for label in LABELS}
 EYE = 1.5  # m, height of the camera
@@ -397,3 +398,10 @@ def write_streets(
             city = Path(root) / folder / split / "drawn"
             city.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(city / f"drawn_{seed:06d}_{number:06d}_{ending}.png")
+
+
+@DATASETS.add("streets")
+def scenes(part: str, protocol: str = "", *, train: int, test: int, size: tuple[int, int], seed: int):
+    """The set as recipes open it, with the parts of Cityscapes: its test is the validation part."""
+    number = {"train": train, "test": test}[part]
+    return SyntheticStreets("val" if part == "test" else part, number, size, seed)

@@ -1,0 +1,119 @@
+"""A training set on the device, and the batch of any iteration: a function of seed and iteration alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from u2learn.data.augment import (
+    PHOTOMETRICS,
+    Pixels,
+    jitter,
+    normalisation,
+    read_points,
+    resize,
+    sample_batch,
+    shrunk_size,
+)
+from u2learn.data.example import Example
+from u2learn.recipe import Recipe
+from u2learn.tasks import TASKS
+
+
+class TrainingData:
+    """A training set as uint8 pixels on the device, images of any sizes, and the batch of any iteration.
+
+    Raises:
+        ValueError: there are no images, or one has other channels than the recipe says.
+    """
+
+    def __init__(self, recipe: Recipe, examples: Sequence[Example], device: str):
+        if len(examples) == 0:
+            raise ValueError(f"The training part of {recipe.dataset!r} is empty: nothing to learn from.")
+        self.recipe, self.device, self.count = recipe, device, len(examples)
+        labels: list[Tensor] = []
+        statistics: list[tuple[Tensor, Tensor]] = []
+
+        def images() -> Iterator[Tensor]:
+            for example in examples:
+                image, label = sized(example, recipe)
+                if len(image) != recipe.channels:
+                    raise ValueError(
+                        f"{example.name} has {len(image)} channels, and the recipe {recipe.name!r} says "
+                        f"{recipe.channels}: set channels={len(image)}, or read the images in another way."
+                    )
+                image = image.to(device)
+                labels.append(label)
+                whole = image[None].contiguous(memory_format=torch.channels_last) / 255
+                statistics.append(normalisation(whole, recipe.normalisation))
+                yield image
+
+        self.images = Pixels.gather(images(), self.count, device)
+        self.labels = Pixels.gather(labels, self.count, device)
+        self.mean, self.std = (torch.cat(values) for values in zip(*statistics, strict=True))  # (N, C, 1, 1)
+        self.generator = torch.Generator(device)
+
+    def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Images (B, C, h, w), normalised and augmented, and what the loss compares with, of one iteration.
+
+        That are class ids (B, h, w), or masks (B, 1, h, w) where the task is saliency. While the recipe has
+        its windows small, h and w are half of its crop.
+        """
+        recipe, augment = self.recipe, self.recipe.augmentation
+        index = self._indices(iteration)
+        self.generator.manual_seed(seed_of(recipe.seed, "batch", iteration))
+        images, labels = sample_batch(
+            self.images, self.labels, index, recipe.crop, augment, self.generator, max(2, recipe.num_classes)
+        )
+        if iteration < recipe.small_first * recipe.iterations:
+            images = F.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
+            labels = labels[:, 1::2, 1::2]  # one of the four, as an average of class ids means nothing
+        if augment.photometric:
+            images = PHOTOMETRICS[augment.photometric](images, self.generator)
+        if recipe.normalisation == "maximum":
+            mean, std = normalisation(images, "maximum")
+        else:
+            mean, std = self.mean[index], self.std[index]
+        images = (images - mean) / std
+        if augment.jitter:
+            images = jitter(images, augment.jitter, self.generator)
+        return images, TASKS[recipe.task].target(labels)
+
+    def _indices(self, iteration: int) -> Tensor:
+        """Which images: an endless stream of shuffled epochs, cut into batches."""
+        recipe = self.recipe
+        places = range(iteration * recipe.batch, (iteration + 1) * recipe.batch)
+        epochs = {}
+        for epoch in {place // self.count for place in places}:
+            generator = torch.Generator().manual_seed(seed_of(recipe.seed, "epoch", epoch))
+            epochs[epoch] = torch.randperm(self.count, generator=generator)
+        index = torch.stack([epochs[place // self.count][place % self.count] for place in places])
+        return index.to(self.device)
+
+
+def sized(example: Example, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Image (C, h, w) and label (H, W), uint8, at the size that the recipe trains on.
+
+    Squeezed to a square, both have its size: the image is read at single points, as `inference.saliency`
+    does, the label at the nearest pixel. Shrunk to a long side, the image is, and the label stays as it came.
+
+    Source: U-2-Net, data_loader.py, RescaleT.
+    """
+    image, label = torch.as_tensor(example.image), torch.as_tensor(example.label)
+    if recipe.square:
+        size = recipe.square, recipe.square
+        image = read_points(image.double() / 255, size).mul(255).round().byte()
+        label = F.interpolate(label[None, None], size, mode="nearest-exact")[0, 0]
+    elif recipe.side:
+        shrunk = shrunk_size((label.shape[0], label.shape[1]), recipe.side)
+        image = resize(image / 255, shrunk).mul(255).round().byte()
+    return image, label
+
+
+def seed_of(*parts: object) -> int:
+    """A well mixed 63-bit seed from these parts, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1

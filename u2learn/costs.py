@@ -1,0 +1,51 @@
+"""What a training and a test cost in operations, counted on tensors that have a shape and no content."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from u2learn.inference import segment
+from u2learn.recipe import Recipe
+from u2learn.registry import LOSSES
+from u2learn.tasks import TASKS
+
+
+def training_flops(recipe: Recipe, iterations: int | None = None) -> int:
+    """Floating-point operations of a training, forward and backward; 2 a multiply-add.
+
+    iterations: of the first so many only (default: of all). Counted on tensors that have a shape and no
+    content, so that the largest recipe costs nothing.
+    """
+    count = recipe.iterations if iterations is None else iterations
+    small = min(count, math.ceil(recipe.small_first * recipe.iterations))
+    height, width = recipe.crop
+    parts = ((small, (height // 2, width // 2)), (count - small, recipe.crop))
+    return sum(number * _step_flops(recipe, size) for number, size in parts if number)
+
+
+def _step_flops(recipe: Recipe, size: tuple[int, int]) -> int:
+    with torch.device("meta"):
+        model = recipe.build_model()
+        labels = torch.zeros(recipe.batch, *size, dtype=torch.int64)  # (B, h, w)
+        with FlopCounterMode(display=False) as one_step:
+            outputs = model(torch.zeros(recipe.batch, recipe.channels, *size))
+            LOSSES[recipe.loss](outputs, TASKS[recipe.task].target(labels)).backward()
+    return one_step.get_total_flops()
+
+
+def image_flops(recipe: Recipe) -> int:
+    """Floating-point operations of the test of one image, with all its windows and views.
+
+    Where images are squeezed to one size, none is needed.
+    """
+    with torch.device("meta"):
+        model = recipe.build_model().eval()
+        with FlopCounterMode(display=False) as one_image:
+            if recipe.square:
+                model(torch.zeros(1, recipe.channels, recipe.square, recipe.square))
+            else:
+                segment(model, recipe.examples("test")[0].image, recipe)
+    return one_image.get_total_flops()

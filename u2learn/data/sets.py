@@ -1,0 +1,21 @@
+"""Every data set by its name: importing this registers those that come with the package."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from u2learn.data import cityscapes, retina, saliency  # noqa: F401
+from u2learn.data.drawn import objects, streets  # noqa: F401
+from u2learn.data.drawn import retina as eyes  # noqa: F401
+from u2learn.data.example import Example
+from u2learn.registry import DATASETS
+
+
+def open_set(name: str, part: str, protocol: str = "", **options: Any) -> Sequence[Example]:
+    """The "train", "validation" or "test" part of a data set, by whose division, and what else it asks for.
+
+    Raises:
+        KeyError: there is no data set of this name; says which there are.
+        TypeError: an option that the set does not have, or one that it needs.
+        FileNotFoundError, ValueError: it is not here, or has no such part.
+    """
+    return DATASETS[name](part, protocol=protocol, **options)

@@ -1,0 +1,124 @@
+"""Records: one small JSON file a run, from which all tables are made. No number is typed by hand."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import platform
+import shutil
+import statistics
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from u2learn import studies
+from u2learn.files import write_text
+from u2learn.recipe import Recipe
+from u2learn.version import __version__
+
+Record = dict[str, Any]
+
+
+def records_folder() -> Path:
+    """Where the records lie: `results/` of a checkout, or their copy in the installed package."""
+    package = Path(__file__).parent
+    checkout = package.parent / "results"
+    return checkout if checkout.is_dir() else package / "_results"
+
+
+@functools.cache
+def records() -> dict[str, dict]:
+    """All records by name, as "drive-small-seed0"."""
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(records_folder().glob("*.json"))
+    }
+
+
+def write_record(name: str, record: dict) -> Path:
+    """Write one record, whole or not at all."""
+    path = records_folder() / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(record, indent=1) + "\n")
+    records.cache_clear()
+    return path
+
+
+def provenance(device: str) -> Record:
+    """What the numbers were made with: commit (of a checkout, where git is installed), versions, device.
+
+    `dirty` are the files that had changes since that commit: a record with any was not made by it.
+    """
+    root = Path(__file__).parent.parent
+    commit = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--", "u2learn") if commit else None
+    versions = {
+        "u2learn": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    dirty = {"dirty": sorted(line.split()[-1] for line in changed.splitlines())} if changed else {}
+    return {"commit": commit, **dirty, "versions": versions, "device": device}
+
+
+def _git(root: Path, *command: str) -> str | None:
+    """What git says of the checkout; None outside of one, without git, or where it fails."""
+    if not (root / "results").is_dir() or not shutil.which("git"):
+        return None
+    answer = subprocess.run(["git", "-C", root, *command], capture_output=True, text=True, encoding="utf-8")
+    return answer.stdout.strip() or None
+
+
+def all_of(name: str) -> list[dict]:
+    """The records of this recipe as it is today: ours, one a seed, and that of weights trained by others."""
+    official = records().get(f"{name}-official")
+    return of_recipe(name) + ([official] if official and is_current(official) else [])
+
+
+def of_recipe(name: str) -> list[dict]:
+    """The records of this recipe as it is today, one a seed; those of earlier versions of it are left out."""
+    return [
+        record
+        for record in records().values()
+        if record.get("recipe", {}).get("name") == name and is_current(record)
+    ]
+
+
+def is_current(record: dict) -> bool:
+    """Was this record made by the recipe that has its name today, and by all of its iterations?"""
+    if "unfinished" in record:
+        return False
+    try:
+        made_by = Recipe.from_json(json.dumps(record.get("recipe") or record["official"]))
+        return made_by == studies.get(made_by.name, seed=made_by.seed)
+    except (KeyError, ValueError):  # a recipe, or a field of one, that is no more
+        return False
+
+
+def mean_and_spread(name: str, protocol: str, score: str = "dice") -> tuple[float, float, int]:
+    """Mean, standard deviation over the seeds, and their number, in percent.
+
+    Raises:
+        LookupError: there is no record of this recipe.
+    """
+    values = [100 * record["scores"][protocol][score] for record in of_recipe(name)]
+    if not values:
+        raise LookupError(
+            f"There is no record of {name!r} in {records_folder()}: run `u2learn reproduce {name}`."
+        )
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values)
+
+
+def rounded(value: Any) -> Any:
+    """Numbers as a record has them, also inside of lists and dictionaries.
+
+    Six digits are more than any score has; JSON has no NaN, so an undefined score is null.
+    """
+    if isinstance(value, dict):
+        return {key: rounded(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    return None if math.isnan(value) else round(value, 6)

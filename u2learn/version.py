@@ -1,0 +1,3 @@
+"""The version of the package, as records and the installer know it."""
+
+__version__ = "0.1.0"
