@@ -25,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tools import links, notebooks
+from tools.settle import settle
 
 ROOT = Path(__file__).resolve().parents[1]
 EXERCISES = ROOT / "exercises"
@@ -201,7 +202,7 @@ def wanted() -> dict[Path, str]:
 
 def release(check: bool) -> None:
     files = wanted()
-    settle(files, check, "make release")
+    settle(files, ROOT, check, "make release")
     if check:
         return
     for path in set(RELEASE.glob("*.ipynb")) - set(files):
@@ -254,25 +255,13 @@ def table() -> str:
     return "\n".join(lines[:-1])
 
 
-def settle(files: dict[Path, str], check: bool, command: str) -> None:
-    """Write the files that differ from what they should be; with `check`, name them and fail."""
-    stale = [p for p, content in files.items() if not p.exists() or p.read_text(encoding="utf-8") != content]
-    listed = ", ".join(str(path.relative_to(ROOT)) for path in stale)
-    if check and stale:
-        sys.exit(f"Not up to date: {listed}. Run `{command}`.")
-    for path in stale:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(files[path], encoding="utf-8")
-    print(f"Written: {listed}." if stale else "All is up to date.")
-
-
 def main(arguments: list[str]) -> None:
     check = "--check" in arguments
     if arguments[:1] == ["release"]:
         release(check)
     elif arguments[:1] == ["table"]:
         guide = GUIDE.read_text(encoding="utf-8")
-        settle({GUIDE: links.block(guide, "mistakes", table(), GUIDE)}, check, "make table")
+        settle({GUIDE: links.block(guide, "mistakes", table(), GUIDE)}, ROOT, check, "make table")
     else:
         sys.exit(__doc__)
 

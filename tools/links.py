@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from tools import notebooks
+from tools.settle import settle
 
 ROOT = Path(__file__).resolve().parents[1]
 BRANCH = "main"
@@ -23,15 +24,7 @@ CHAPTER = re.compile(r"- file: (book/chapters/\S+) # (.+)")
 
 
 def main(options: list[str], root: Path = ROOT) -> None:
-    stale = [path for path, text in wanted(root).items() if path.read_text(encoding="utf-8") != text]
-    names = ", ".join(str(path.relative_to(root)) for path in stale)
-    if "--check" in options and stale:
-        sys.exit(
-            f"Links or tables of chapters differ from pyproject.toml or _toc.yml: {names}. Run `make links`."
-        )
-    for path in stale:
-        path.write_text(wanted(root)[path], encoding="utf-8")
-    print(f"Written: {names}." if stale else "All links are up to date.")
+    settle(wanted(root), root, "--check" in options, "make links")
 
 
 def wanted(root: Path) -> dict[Path, str]:
