@@ -69,6 +69,16 @@ def test_every_part_has_four_wrong_answers(name):
         assert {t.kind for t in assignment.tests if t.part == part} == {"check", "hidden"}, part
 
 
+def test_a_grade_id_of_another_kind_is_named():
+    cell = {
+        "cell_type": "code",
+        "metadata": {"nbgrader": {"grade": True, "grade_id": "task-3"}},
+        "source": "",
+    }
+    with pytest.raises(ValueError, match=r"'task-3'; it should be as q1-2"):
+        Assignment(read(NAMES[0]).path, [cell]).tests  # noqa: B018
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_form_of_the_source(name):
     assert notebooks.problems(read(name).path.read_text(encoding="utf-8")) == []

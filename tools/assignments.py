@@ -108,12 +108,22 @@ class Assignment:
 
     @cached_property
     def tests(self) -> list[Test]:
-        """All that is graded, in order."""
+        """All that is graded, in order.
+
+        Raises:
+            ValueError: a graded cell has another kind of grade_id.
+        """
         found = []
         for cell in self.cells:
-            data = cell["metadata"].get("nbgrader", {})
+            data = nbgrader_of(cell)
             if data.get("grade"):
-                number, part, suffix = GRADE_ID.fullmatch(data["grade_id"]).groups()
+                match = GRADE_ID.fullmatch(data["grade_id"])
+                if match is None:
+                    raise ValueError(
+                        f"{self.path}: a graded cell has the grade_id {data['grade_id']!r}; "
+                        "it should be as q1-2, q1-2-check or q1-2-hidden."
+                    )
+                number, part, suffix = match.groups()
                 kind = (suffix or "-words")[1:]
                 found.append(Test(f"{number}.{part}", kind, data["points"], text(cell)))
         return found
@@ -137,8 +147,9 @@ class Assignment:
         """What a good answer in words holds, by part: for the person who grades it."""
         found = {}
         for cell in (self.solution(t.part) for t in self.tests if t.kind == "words"):
-            region = SOLUTION.search(text(cell))[0].split("\n")[1:-1]
-            found[part_of(cell)] = "\n".join(region).strip()
+            region = SOLUTION.search(text(cell))
+            lines = region[0].split("\n")[1:-1] if region else []
+            found[part_of(cell)] = "\n".join(lines).strip()
         return found
 
     @property
@@ -154,8 +165,14 @@ def text(cell: dict) -> str:
     return "".join(cell["source"])
 
 
+def nbgrader_of(cell: dict) -> dict:
+    """What nbgrader keeps about a cell; a student's notebook may have anything there, or nothing."""
+    found = cell.get("metadata", {}).get("nbgrader", {})
+    return found if isinstance(found, dict) else {}
+
+
 def grade_id(cell: dict) -> str:
-    return cell["metadata"].get("nbgrader", {}).get("grade_id", "")
+    return str(nbgrader_of(cell).get("grade_id", ""))
 
 
 def part_of(cell: dict) -> str:
@@ -177,7 +194,7 @@ def released(cells: list[dict]) -> dict:
 def released_cell(cell: dict) -> dict:
     """A cell for students: solutions become stubs as nbgrader's, hidden tests go, locked cells lock."""
     cell = json.loads(json.dumps(cell))
-    data = cell["metadata"].get("nbgrader")
+    data = nbgrader_of(cell)
     source = text(cell)
     if cell["cell_type"] == "code":
         cell.update(outputs=[], execution_count=None)
