@@ -53,7 +53,7 @@ release: .venv/.ready ## write the assignments for students, and pack them
 	@$(PY) -m tools.assignments release
 
 grade: .venv/.ready ## grade a class: SUBMISSIONS=folder, and ASSIGNMENT=01-convolution for one alone
-	@$(PY) -m tools.grade "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) --jobs $(JOBS)
+	@$(PY) -m tools.grading "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) --jobs $(JOBS)
 
 table: .venv/.ready ## write the instructor's table of mistakes anew
 	@$(PY) -m tools.assignments table

@@ -8,7 +8,7 @@ import pytest
 
 from tools import assignments, notebooks
 from tools.assignments import Assignment, Mistake, released, text
-from tools.grade import Local, grade_cells, grade_notebook, names_asked_for, student_cells
+from tools.grading.run import Local, grade_cells, grade_notebook, names_asked_for, student_cells
 from u2learn.checks import NotYet, check
 
 NAMES = assignments.names()
@@ -43,7 +43,7 @@ def test_the_empty_release_gets_none(name):
     student = Assignment(read(name).path, released(read(name).cells)["cells"])
     session = Local(sources(student))
     verdicts = grade_cells(read(name), session)
-    assert all(error.startswith("NotImplementedError") for error in session.errors.values())
+    assert all(isinstance(error, NotImplementedError) for error in session.errors.values())
     assert sum(v.earned for v in verdicts) == 0
     assert all("not done" in v.says for v in verdicts)
 
@@ -67,6 +67,16 @@ def test_every_part_has_four_wrong_answers(name):
         of_part = [m for m in assignment.mistakes if m.part == part]
         assert len({m.mistake for m in of_part}) >= 4, part
         assert {t.kind for t in assignment.tests if t.part == part} == {"check", "hidden"}, part
+
+
+def test_a_grade_id_of_another_kind_is_named():
+    cell = {
+        "cell_type": "code",
+        "metadata": {"nbgrader": {"grade": True, "grade_id": "task-3"}},
+        "source": "",
+    }
+    with pytest.raises(ValueError, match=r"'task-3'; it should be as q1-2"):
+        Assignment(read(NAMES[0]).path, [cell]).tests  # noqa: B018
 
 
 @pytest.mark.parametrize("name", NAMES)

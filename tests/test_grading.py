@@ -1,5 +1,6 @@
 """Grading a class: submissions that are right, wrong, broken and hostile; stopped half-way and resumed."""
 
+import ast
 import csv
 import json
 import os
@@ -10,19 +11,17 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 
 from tools import assignments
 from tools.assignments import Assignment, released, text
-from tools.grade import (
-    find_submissions,
-    grade_class,
-    grade_notebook,
-    safe,
-    student_name,
-    table_text,
-)
-from tools.sandbox import Died, Sandbox, sealed
+from tools.grading.pool import grade_class
+from tools.grading.report import reports, table_text
+from tools.grading.run import Local, Result, Sealed, grade_notebook, names_asked_for, run_test
+from tools.grading.sandbox import Died, Sandbox, sealed
+from tools.grading.submissions import find_submissions, safe, student_name
+from u2learn.checks import core
 
 NAME = "01-convolution"
 SOURCE = Assignment.read(NAME)
@@ -96,9 +95,9 @@ while True:
 
 
 def test_a_loop_without_end_costs_its_part_only(monkeypatch):
-    monkeypatch.setattr("tools.grade.CELL_SECONDS", 2)
-    monkeypatch.setattr("tools.sandbox.PATIENCE", 1)
-    monkeypatch.setattr("tools.grade.CALL_SECONDS", 2)
+    monkeypatch.setattr("tools.grading.run.CELL_SECONDS", 2)
+    monkeypatch.setattr("tools.grading.sandbox.PATIENCE", 1)
+    monkeypatch.setattr("tools.grading.run.CALL_SECONDS", 2)
     notebook = submission(cells=["while True: pass", STUBBORN])
     notebook["cells"].insert(-1, {**notebook["cells"][3], "source": LOOP})
     assert points(notebook) == FULL | {"1.5": 0}
@@ -193,6 +192,111 @@ def test_nonsense_on_the_wire_ends_the_process_and_not_the_grader():
             box.run("import os; os.write(end.fileno(), b'\\xff' * 100)")
 
 
+LEAVES = "def leave():\n    import os\n    os._exit(0)"
+TALKS = "def talk(*args, **kwargs):\n    raise ValueError('the process ended, no answer within 5 seconds')"
+FINE = "def fine():\n    return 1"
+SWALLOW = "try:\n    leave()\nexcept Exception:\n    pass"
+
+
+def tried(source: str, session, kind: str = "hidden"):
+    """The verdict of a test of one point."""
+    return run_test(assignments.Test("1.1", kind, 1, source), session)
+
+
+def test_a_process_that_a_test_ended_does_not_cost_the_next_test():
+    """Also where the test itself swallows the end."""
+    session = Sealed([LEAVES, FINE], 20, hide_all())
+    try:
+        verdicts = [tried(source, session) for source in (SWALLOW, "leave()", "assert fine() == 1")]
+    finally:
+        session.close()
+    assert [v.earned for v in verdicts] == [1, 0, 1]
+    assert verdicts[1].says == "✗ 1.1: the submission was stopped here, the process ended."
+    assert session.deaths == 2
+
+
+def test_a_submission_that_talks_of_its_end_is_not_started_anew():
+    session = Sealed([TALKS, FINE], 20, hide_all())
+    try:
+        assert "the process ended, no answer within" in tried('check("1.1", talk)', session, "check").says
+        assert tried("assert fine() == 1", session).earned == 1
+    finally:
+        session.close()
+    assert session.deaths == 0
+
+
+def test_the_checks_reach_functions_of_a_sandbox():
+    """Forbidden names are refused over there, a gradient is taken over there, an error names its line."""
+    source = """
+import torch
+def half(x):
+    return torch.nn.functional.relu(x).sum() / 2
+def broken(x):
+    return x + 'one'
+"""
+    with Sandbox(hide_all()) as box:
+        box.run(source)
+        half, x = box.get("half"), torch.tensor([-1.0, 2.0, 3.0])
+        assert float(core.call(half, x)) == 2.5
+        assert core.gradient(half, x).tolist() == [0.0, 0.5, 0.5]
+        with pytest.raises(core.Mistake, match="relu does the whole work"):
+            core.call(half, x, forbid=("relu",))
+        with pytest.raises(core.Mistake, match=r"broken\(a float32 tensor \(3,\)\) .*`return x \+ 'one'`"):
+            core.call(box.get("broken"), x)
+
+
+def test_a_score_is_what_a_hidden_test_printed_and_not_what_a_submission_says():
+    session = Local(["def shout():\n    raise ValueError('sorry\\nleaderboard 9.9999')"])
+    honest = tried("print('leaderboard 0.7312')", session)
+    shouts = tried("shout()", session)
+    failed = tried("print('leaderboard 0.9')\nassert False, 'too slow'", session)
+    assert (honest.score, shouts.score, failed.score) == (0.7312, None, None)
+    assert "leaderboard 9.9999" in shouts.says
+    files = reports(SOURCE, [Result("ada", verdicts=[honest]), Result("eve", verdicts=[shouts, failed])])
+    assert files["leaderboard.csv"] == "rank,student,score\n1,ada,0.7312\n"
+    assert "leaderboard.csv" not in reports(SOURCE, [Result("eve", verdicts=[shouts])])
+
+
+def test_the_names_that_a_test_asks_for():
+    source = """
+import torch.nn as nn, numpy
+from os import path
+def helper(a, *b, c=1):
+    return a, b, c
+class Thing(Base):
+    pass
+try:
+    total = sum(one(i) for i in range(3))
+except ValueError as error:
+    print(error, nn, numpy, path, total)
+check("1.1", two)
+assert helper(lambda z: z) and one and Thing
+"""
+    assert set(names_asked_for(source)) == {"Base", "one", "two"}
+
+
+def test_imports_run_downwards():
+    """A room of the grader uses those below it; the package does not know the tools."""
+    rooms = ["worker", "sandbox", "run", "submissions", "report", "pool", "__main__"]
+    assert {p.stem for p in (ROOT / "tools" / "grading").glob("*.py")} == {*rooms, "__init__"}
+    for i, room in enumerate(rooms):
+        used = imported(ROOT / "tools" / "grading" / f"{room}.py")
+        above = {f"tools.grading.{name}" for name in rooms[i:]}
+        assert not used & above, room
+    for path in (ROOT / "u2learn").rglob("*.py"):
+        assert not any(name.partition(".")[0] == "tools" for name in imported(path)), path
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[]", b'{"cells": 3}', b'{"cells": [{"a": 1}]}'])
 def test_a_file_that_is_no_notebook_is_a_result_too(data):
     result = grade_notebook(SOURCE, "somebody", data)
@@ -272,7 +376,7 @@ def test_a_class_of_thirty_stopped_half_way(tmp_path):
     """Killed, started again: what was graded stays, nobody is missing, and all points are as they must be."""
     expected = make_class(tmp_path / "class")
     out = tmp_path / "grades" / NAME
-    command = [sys.executable, "-m", "tools.grade", str(tmp_path / "class"), "--out", str(out.parent)]
+    command = [sys.executable, "-m", "tools.grading", str(tmp_path / "class"), "--out", str(out.parent)]
     command += ["--jobs", "2"]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while len(list(out.glob("results/*.json"))) < 12:

@@ -25,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tools import links, notebooks
+from tools.settle import settle
 
 ROOT = Path(__file__).resolve().parents[1]
 EXERCISES = ROOT / "exercises"
@@ -107,12 +108,22 @@ class Assignment:
 
     @cached_property
     def tests(self) -> list[Test]:
-        """All that is graded, in order."""
+        """All that is graded, in order.
+
+        Raises:
+            ValueError: a graded cell has another kind of grade_id.
+        """
         found = []
         for cell in self.cells:
-            data = cell["metadata"].get("nbgrader", {})
+            data = nbgrader_of(cell)
             if data.get("grade"):
-                number, part, suffix = GRADE_ID.fullmatch(data["grade_id"]).groups()
+                match = GRADE_ID.fullmatch(data["grade_id"])
+                if match is None:
+                    raise ValueError(
+                        f"{self.path}: a graded cell has the grade_id {data['grade_id']!r}; "
+                        "it should be as q1-2, q1-2-check or q1-2-hidden."
+                    )
+                number, part, suffix = match.groups()
                 kind = (suffix or "-words")[1:]
                 found.append(Test(f"{number}.{part}", kind, data["points"], text(cell)))
         return found
@@ -136,8 +147,9 @@ class Assignment:
         """What a good answer in words holds, by part: for the person who grades it."""
         found = {}
         for cell in (self.solution(t.part) for t in self.tests if t.kind == "words"):
-            region = SOLUTION.search(text(cell))[0].split("\n")[1:-1]
-            found[part_of(cell)] = "\n".join(region).strip()
+            region = SOLUTION.search(text(cell))
+            lines = region[0].split("\n")[1:-1] if region else []
+            found[part_of(cell)] = "\n".join(lines).strip()
         return found
 
     @property
@@ -153,8 +165,14 @@ def text(cell: dict) -> str:
     return "".join(cell["source"])
 
 
+def nbgrader_of(cell: dict) -> dict:
+    """What nbgrader keeps about a cell; a student's notebook may have anything there, or nothing."""
+    found = cell.get("metadata", {}).get("nbgrader", {})
+    return found if isinstance(found, dict) else {}
+
+
 def grade_id(cell: dict) -> str:
-    return cell["metadata"].get("nbgrader", {}).get("grade_id", "")
+    return str(nbgrader_of(cell).get("grade_id", ""))
 
 
 def part_of(cell: dict) -> str:
@@ -176,7 +194,7 @@ def released(cells: list[dict]) -> dict:
 def released_cell(cell: dict) -> dict:
     """A cell for students: solutions become stubs as nbgrader's, hidden tests go, locked cells lock."""
     cell = json.loads(json.dumps(cell))
-    data = cell["metadata"].get("nbgrader")
+    data = nbgrader_of(cell)
     source = text(cell)
     if cell["cell_type"] == "code":
         cell.update(outputs=[], execution_count=None)
@@ -201,7 +219,7 @@ def wanted() -> dict[Path, str]:
 
 def release(check: bool) -> None:
     files = wanted()
-    settle(files, check, "make release")
+    settle(files, ROOT, check, "make release")
     if check:
         return
     for path in set(RELEASE.glob("*.ipynb")) - set(files):
@@ -254,25 +272,13 @@ def table() -> str:
     return "\n".join(lines[:-1])
 
 
-def settle(files: dict[Path, str], check: bool, command: str) -> None:
-    """Write the files that differ from what they should be; with `check`, name them and fail."""
-    stale = [p for p, content in files.items() if not p.exists() or p.read_text(encoding="utf-8") != content]
-    listed = ", ".join(str(path.relative_to(ROOT)) for path in stale)
-    if check and stale:
-        sys.exit(f"Not up to date: {listed}. Run `{command}`.")
-    for path in stale:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(files[path], encoding="utf-8")
-    print(f"Written: {listed}." if stale else "All is up to date.")
-
-
 def main(arguments: list[str]) -> None:
     check = "--check" in arguments
     if arguments[:1] == ["release"]:
         release(check)
     elif arguments[:1] == ["table"]:
         guide = GUIDE.read_text(encoding="utf-8")
-        settle({GUIDE: links.block(guide, "mistakes", table(), GUIDE)}, check, "make table")
+        settle({GUIDE: links.block(guide, "mistakes", table(), GUIDE)}, ROOT, check, "make table")
     else:
         sys.exit(__doc__)
 

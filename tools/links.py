@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from tools import notebooks
+from tools.settle import settle
 
 ROOT = Path(__file__).resolve().parents[1]
 BRANCH = "main"
@@ -39,15 +40,7 @@ def main(options: list[str], root: Path = ROOT) -> None:
     texts = wanted(root)
     if found := list(mistakes(root, texts)):
         sys.exit("\n".join(found))
-    stale = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
-    names = ", ".join(path.relative_to(root).as_posix() for path in stale)
-    if "--check" in options and stale:
-        sys.exit(
-            f"Links or numbers of chapters differ from pyproject.toml or _toc.yml: {names}. Run `make links`."
-        )
-    for path in stale:
-        path.write_text(texts[path], encoding="utf-8", newline="\n")
-    print(f"Written: {names}." if stale else "All links are up to date.")
+    settle(texts, root, "--check" in options, "make links")
 
 
 def wanted(root: Path) -> dict[Path, str]:

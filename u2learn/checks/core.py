@@ -7,6 +7,7 @@ import random
 import reprlib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import singledispatch
 from typing import Any
 
 import torch
@@ -92,10 +93,7 @@ def call(function: Callable, *args: Any, forbid: Sequence[str] = (), note: str =
     if not callable(function):
         raise Mistake(f"expected a function, got {shown(function)}.")
     try:
-        if hasattr(function, "remote_type"):
-            return function.remote_call(args, kwargs, forbid)
-        with Forbid(forbid):
-            return function(*args, **kwargs)
+        return apply(function, args, kwargs, forbid)
     except (NotImplementedError, Mistake):
         raise
     except Exception as error:
@@ -107,6 +105,17 @@ def call(function: Callable, *args: Any, forbid: Sequence[str] = (), note: str =
             f"{name}({given}){note} raised {type(error).__name__}: {text}"
             + (f" (in your line `{where}`)" if where else "")
         ) from None
+
+
+@singledispatch
+def apply(function: Callable, args: Sequence, kwargs: Mapping[str, Any], forbid: Sequence[str] = ()) -> Any:
+    """function(*args, **kwargs); the PyTorch functions whose names are in `forbid` are refused.
+
+    Whoever checks functions that do not run in this process registers for their type, here and at `gradient`,
+    how they are called. What such a function raises may carry the student's line as an attribute `line`.
+    """
+    with Forbid(forbid):
+        return function(*args, **kwargs)
 
 
 class Forbid(TorchFunctionMode):
@@ -129,10 +138,9 @@ def last_line(error: Exception) -> str:
     return (mine[-1].line or "") if mine else ""
 
 
+@singledispatch
 def gradient(function: Callable, x: Tensor | list[Tensor], *args: Any, **kwargs: Any) -> Tensor:
     """d function(x, ...) / d x, for a function of a student that gives one number; x may be in a list."""
-    if hasattr(function, "remote_type"):
-        return function.remote_gradient(x, *args, **kwargs)
     leaf = (x[0] if isinstance(x, list) else x).clone().requires_grad_()
     value = function([leaf] if isinstance(x, list) else leaf, *args, **kwargs)
     if not isinstance(value, Tensor) or not value.requires_grad:

@@ -1,6 +1,6 @@
 """Run what others wrote, and ask it questions, without believing a word.
 
-A submission runs in a process of its own (tools/worker.py). The checks run here, on the grader's side, and
+A submission runs in a process of its own (worker.py). The checks run here, on the grader's side, and
 call the submission's functions through a socket that carries only numbers, text and tensors. A submission
 can so give wrong answers, hang, or die; it cannot change what is compared with what, because the code that
 compares is not in its process.
@@ -11,6 +11,7 @@ process in sight, and all of its children end with it.
 """
 
 import builtins
+import contextlib
 import functools
 import os
 import shutil
@@ -18,13 +19,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.worker import Channel
+import u2learn
+from tools.grading.worker import Channel
+from u2learn.checks import core
 
-ROOT = Path(__file__).resolve().parents[1]
+WORKER = Path(__file__).resolve().with_name("worker.py")
 PATIENCE = 5  # seconds for a process to report that its time is up, before it is killed
 START = 120  # seconds in which it must have started
 MEMORY = 3 << 30
@@ -63,18 +66,10 @@ class Remote:
 
     def __init__(self, sandbox: "Sandbox", reference: dict):
         self.remote_sandbox, self.remote_id = sandbox, int(reference["id"])
-        self.remote_type, self.__name__ = str(reference["type"])[:100], str(reference["name"])[:100]
+        self.__name__ = str(reference["name"])[:100]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.remote_call(args, kwargs)
-
-    def remote_call(self, args: Sequence, kwargs: dict, forbid: Sequence[str] = ()) -> Any:
-        return self.remote_sandbox.ask(
-            "call", object=self, args=list(args), kwargs=kwargs, forbid=list(forbid)
-        )
-
-    def remote_gradient(self, *args: Any, **kwargs: Any) -> Any:
-        return self.remote_sandbox.ask("gradient", object=self, args=list(args), kwargs=kwargs)
+        return apply(self, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith(("__", "remote_", "_ipython")):
@@ -90,20 +85,34 @@ class Remote:
     def __getitem__(self, key: Any) -> Any:
         return self._special("__getitem__", key)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator:
         return iter(self._special("__iter__"))
+
+
+# How the checks reach a function of a submission.
+@core.apply.register(Remote)
+def apply(function: Remote, args: Sequence, kwargs: Mapping[str, Any], forbid: Sequence[str] = ()) -> Any:
+    return function.remote_sandbox.ask(
+        "call", object=function, args=list(args), kwargs=kwargs, forbid=list(forbid)
+    )
+
+
+@core.gradient.register(Remote)
+def gradient(function: Remote, *args: Any, **kwargs: Any) -> Any:
+    return function.remote_sandbox.ask("gradient", object=function, args=list(args), kwargs=kwargs)
 
 
 class Sandbox:
     """One process of a submission; `with Sandbox(...) as box:` ends it, its children and its folder."""
 
     def __init__(self, hide: Sequence[Path] = (), seconds: float = 20, memory: int = MEMORY):
-        self.seconds, self.callbacks = seconds, []
+        self.seconds = seconds
+        self.callbacks: list[Callable] = []
         self.folder = Path(tempfile.mkdtemp(prefix="u2learn-"))
         ours, theirs = socket.socketpair()
         self.end = ours
         self.channel = Channel(ours, self._keep, self._find)
-        command = [sys.executable, str(ROOT / "tools" / "worker.py"), str(theirs.fileno()), str(memory)]
+        command = [sys.executable, str(WORKER), str(theirs.fileno()), str(memory)]
         if sealed():
             hidden = [str(p) for p in hide if p.exists()]
             command = [
@@ -132,6 +141,10 @@ class Sandbox:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
 
     def close(self) -> None:
         kill(self.process)
@@ -164,13 +177,7 @@ class Sandbox:
         except Died:
             kill(self.process)
             raise
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-        ) as error:  # ended, or talks nonsense
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # gone, or talks nonsense
             kill(self.process)
             raise Died(f"the process ended ({type(error).__name__})") from None
         if "error" in reply:
@@ -215,13 +222,10 @@ def rebuilt(error: dict) -> Exception:
     """The exception that a submission reports: a built-in one by name, else a SubmissionError."""
     kind = getattr(builtins, str(error["type"]), None)
     text = str(error["text"])
-    if isinstance(kind, type) and issubclass(kind, Exception) and kind is not UnicodeDecodeError:
-        try:
+    found: Any = SubmissionError(f"{error['type']}: {text}")
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        with contextlib.suppress(TypeError):  # one that wants more than a text
             found = kind(text)
-        except TypeError:
-            found = SubmissionError(f"{error['type']}: {text}")
-    else:
-        found = SubmissionError(f"{error['type']}: {text}")
     found.line = str(error["line"])
     return found
 
@@ -237,8 +241,6 @@ def kill(process: subprocess.Popen) -> None:
 
 def environment(folder: Path) -> dict[str, str]:
     """Nothing of the grader's own variables but where programs are."""
-    import u2learn
-
     return {
         "PATH": os.environ.get("PATH", ""),
         "LANG": os.environ.get("LANG", "C.UTF-8"),
