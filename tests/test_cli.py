@@ -280,7 +280,13 @@ def test_evaluate_takes_a_run_or_weights_with_a_recipe(tiny, arguments):
 
 def test_evaluate_official_weights_beside_what_was_reported(tiny, monkeypatch, capsys):
     recipe = dataclasses.replace(
-        TINY, name="drive-paddle", dataset="drive", model="unet_paddle", model_options={}, loss="paddle-dice"
+        TINY,
+        name="drive-paddle",
+        dataset="drive",
+        model="unet_paddle",
+        model_options={},
+        loss="paddle-dice",
+        row=studies.get("drive-paddle").row,
     )
     monkeypatch.setattr(studies, "all_recipes", lambda: {recipe.name: recipe})
     state = u2learn.to_official(u2learn.unet_paddle())
@@ -325,7 +331,7 @@ SALIENT = [
 def salient(tiny, monkeypatch):
     """As `tiny`, with recipes of saliency; each set has its own image."""
     monkeypatch.setattr(studies, "all_recipes", lambda: {recipe.name: recipe for recipe in SALIENT})
-    monkeypatch.setitem(cli.SUITES, "both", ["duts-tiny", "sod-tiny"])
+    monkeypatch.setattr(studies, "suites", lambda: {"both": ("duts-tiny", "sod-tiny")})
     sets = {"duts": [cross(1)], "sod": [cross(2)], "ecssd": [cross(3)]}
     monkeypatch.setattr(Recipe, "examples", lambda self, part: sets[self.dataset])
     return tiny
@@ -365,6 +371,7 @@ def test_official_saliency_weights_beside_what_was_reported(salient, monkeypatch
         num_classes=1,
         square=320,
         crop=(288, 288),
+        row=studies.get("ecssd-u2net-small").row,
     )
     monkeypatch.setattr(studies, "all_recipes", lambda: {recipe.name: recipe})
     torch.save(u2learn.to_official(u2learn.u2net_small()), salient / "net.pth")
@@ -387,8 +394,8 @@ def test_predict_writes_the_saliency_of_a_run(salient, capsys):
 
 
 def test_suites_name_recipes_that_there_are():
-    assert len(cli.SUITES["retina-openmmlab"]) == 24 and len(cli.SUITES["retina-paddle"]) == 4
-    assert len(cli.SUITES["saliency"]) == 12 and len(cli.SUITES["dis"]) == 5
+    assert len(studies.suites()["retina-openmmlab"]) == 24 and len(studies.suites()["retina-paddle"]) == 4
+    assert len(studies.suites()["saliency"]) == 12 and len(studies.suites()["dis"]) == 5
     assert {name for suite in studies.suites().values() for name in suite} <= set(studies.names())
 
 

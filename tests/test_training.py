@@ -170,14 +170,14 @@ def test_running_mean_of_the_weights(tmp_path, ema):
         history.append(now)
         share = max(1 - ema, 1 / (i + 1))  # a plain mean, until the decay is slower
         mean = now if mean is None else {k: mean[k] + share * (now[k].double() - mean[k]) for k in now}
-    for name, x in state.result.state_dict().items():
+    for name, x in state.averaged.state_dict().items():
         if x.is_floating_point():
             torch.testing.assert_close(x.double(), mean[name].double(), rtol=1e-4, atol=1e-6)
         else:
             assert torch.equal(x, history[-1][name])
     if ema == 0.9:
         plain = torch.stack([h["head.weight"] for h in history]).mean(0)
-        torch.testing.assert_close(state.result.state_dict()["head.weight"], plain, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(state.averaged.state_dict()["head.weight"], plain, rtol=1e-4, atol=1e-6)
 
 
 def test_the_rate_of_every_step_is_the_recipes(tmp_path):
@@ -272,7 +272,7 @@ def grey(value: int, size=(40, 40)) -> Example:
 def test_the_photometric_change_of_the_recipe_is_made_before_normalising(monkeypatch, name):
     seen = []
     monkeypatch.setitem(
-        training.PHOTOMETRICS, name, lambda images, generator: seen.append(images) or torch.zeros_like(images)
+        batches.PHOTOMETRICS, name, lambda images, generator: seen.append(images) or torch.zeros_like(images)
     )
     data = TrainingData(tiny(augmentation=Augmentation(photometric=name)), CROSSES, "cpu")
     images, _ = data.batch(0)
@@ -390,7 +390,8 @@ def test_its_score_is_that_of_maps_at_the_images_own_size(tmp_path):
 
 def test_masks_are_float_with_a_channel_and_images_of_any_shape_are_one_size():
     data = TrainingData(salient(crop=(36, 36)), [disc(1), disc(2, (30, 50)), disc(3, (61, 44))], "cpu")
-    assert data.images.shape == (3, 3, 40, 40) and data.labels.shape == (3, 40, 40)
+    for pixels in (data.images, data.labels):
+        assert pixels.height.tolist() == pixels.width.tolist() == [40] * 3
     images, masks = data.batch(0)
     assert images.shape == (4, 3, 36, 36) and masks.shape == (4, 1, 36, 36)
     assert masks.dtype == torch.float32 and set(masks.unique().tolist()) == {0, 1}
@@ -530,11 +531,11 @@ def test_trimming_the_log_cannot_lose_it(tmp_path, monkeypatch):
     due = (tmp_path / "log.jsonl").read_text()
     whole = Path.write_text
 
-    def half(path, text, *rest):
+    def half(path, text, *rest, **kinds):
         if "log" in path.name:
-            whole(path, text[: len(text) // 2], *rest)
+            whole(path, text[: len(text) // 2], *rest, **kinds)
             raise KeyboardInterrupt
-        return whole(path, text, *rest)
+        return whole(path, text, *rest, **kinds)
 
     monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(KeyboardInterrupt):
@@ -544,11 +545,34 @@ def test_trimming_the_log_cannot_lose_it(tmp_path, monkeypatch):
     assert (tmp_path / "log.jsonl").read_text() == due
 
 
-def test_images_of_different_sizes_are_refused_by_name(tmp_path):
+def test_images_of_other_channels_are_refused_by_name(tmp_path):
+    grey = dataclasses.replace(cross(7), name="grey-7", image=cross(7).image[:1])
     with pytest.raises(ValueError) as error:
-        run(tmp_path / "run", tiny(), [*CROSSES, cross(7, (40, 48))])
-    assert "cross-7" in sentence(error) and "(40, 48)" in str(error.value) and "(40, 44)" in str(error.value)
+        run(tmp_path / "run", tiny(), [*CROSSES, grey])
+    assert "grey-7 has 1 channels" in sentence(error) and "says 3" in str(error.value)
     run(tmp_path / "run", tiny(seed=9))  # the folder was not claimed by a run that never began
+
+
+def test_images_of_several_sizes_give_windows_of_their_own(tmp_path):
+    """Each window is what a set of that image alone would give; what lies beyond an image is ignored."""
+    sizes = [(40, 44), (70, 33), (20, 90)]
+    mixed = [cross(seed, size) for seed, size in enumerate(sizes)]
+    it = tiny(augmentation=Augmentation(scale=(0.5, 2.0), flips="hv"), normalisation="imagenet")
+    data = TrainingData(it, mixed, "cpu")
+    for iteration in range(4):
+        images, labels = data.batch(iteration)
+        index = data._indices(iteration)
+        for k, example in enumerate(mixed):
+            alone = TrainingData(it, [example] * len(mixed), "cpu")
+            alone._indices = data._indices
+            due, its_labels = alone.batch(iteration)
+            chosen = index == k
+            assert torch.equal(images[chosen], due[chosen]) and torch.equal(
+                labels[chosen], its_labels[chosen]
+            )
+    small = TrainingData(tiny(crop=(64, 64)), mixed, "cpu").batch(0)[1]
+    assert (small == 255).any() and (small != 255).any()
+    run(tmp_path, tiny(iterations=4, evaluations=1), mixed, mixed)
 
 
 def test_no_training_images_are_refused(tmp_path):

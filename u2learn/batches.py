@@ -37,6 +37,7 @@ class TrainingData:
         self.recipe, self.device, self.count = recipe, device, len(examples)
         labels: list[Tensor] = []
         statistics: list[tuple[Tensor, Tensor]] = []
+        self.names: list[str] = []
 
         def images() -> Iterator[Tensor]:
             for example in examples:
@@ -47,6 +48,7 @@ class TrainingData:
                         f"{recipe.channels}: set channels={len(image)}, or read the images in another way."
                     )
                 image = image.to(device)
+                self.names.append(example.name)
                 labels.append(label)
                 whole = image[None].contiguous(memory_format=torch.channels_last) / 255
                 statistics.append(normalisation(whole, recipe.normalisation))

@@ -1,6 +1,8 @@
 """The command line: `u2learn data | train | evaluate | predict | reproduce | benchmark | report`."""
 
 import argparse
+import dataclasses
+import difflib
 import math
 import os
 import subprocess
@@ -12,9 +14,12 @@ from u2learn import benchmark as benchmarks
 from u2learn import inference, measure, records, studies, tables, training
 from u2learn.data import catalogue, download, local
 from u2learn.data.example import read_image
+from u2learn.data.folder import facts
 from u2learn.data.linter import lint
 from u2learn.files import write_text
+from u2learn.recipe import with_settings
 from u2learn.reported import reported_for
+from u2learn.studies.own import for_images, starting_from
 from u2learn.studies.u2net import published
 from u2learn.tasks import TASKS
 
@@ -59,8 +64,18 @@ def lint_data(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     recipe = studies.get(options.recipe, seed=options.seed)
+    if options.data:
+        recipe = for_images(recipe, facts(options.data), options.data)
+    elif recipe.dataset == "folder" and not recipe.folder:
+        raise ValueError(f"{options.recipe!r} trains on images of your own: name their folder with --data.")
+    start = {"start": options.start} if options.start else {}
+    if options.start:
+        recipe = starting_from(recipe, options.start)
+    recipe = with_settings(recipe, options.set)
     folder = options.folder or runs_folder() / f"{recipe.name}-seed{recipe.seed}"
-    training.train(recipe, folder, device=options.device)
+    training.train(recipe, folder, device=options.device, **start)
+    if best := max((line.get(TASKS[recipe.task].main, 0) for line in training.read_log(folder)), default=0):
+        print(f"Best {TASKS[recipe.task].main} of the {recipe.watched} part: {best:.3f}.")
     print(f"Trained. The run is in {folder}; score it with: u2learn evaluate {folder}")
 
 
@@ -75,11 +90,14 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.weights:
         evaluate_official(options)
         return
-    recipe = None
-    if options.recipe:
-        recipe = studies.get(options.recipe, seed=inference.load_model(options.folder)[1].seed)
-    record, written = measure.measure(options.folder, recipe=recipe), []
-    if options.export:  # before anything is printed: whoever reads may have gone, as `head` does
+    _, recipe = inference.load_model(options.folder)
+    if recipe and options.recipe:
+        recipe = studies.get(options.recipe, seed=recipe.seed)
+    if recipe and options.data:
+        recipe = dataclasses.replace(recipe, folder=str(options.data.resolve()))
+    record = measure.measure(options.folder, options.device, recipe=recipe)
+    written: list[Path] = []
+    if options.export and recipe:  # before anything is printed: whoever reads may have gone, as `head` does
         inference.save_model(options.export, *inference.load_model(options.folder))
         written.append(options.export)
     if options.record:
@@ -88,6 +106,10 @@ def evaluate(options: argparse.Namespace) -> None:
         done, all_ = record["unfinished"], record["recipe"]["iterations"]
         print(f"This run stands at iteration {done} of {all_}: its scores are no result yet.")
     print(_score_table(record["scores"]))
+    for score, (low, high) in record["interval"].items():
+        task = TASKS[recipe.task] if recipe else TASKS["saliency"]
+        numbers = " to ".join(f"{task.unit * value:.{task.digits}f}" for value in (low, high))
+        print(f"{score} on other images of this kind: {numbers} (95 % interval over the test images)")
     for path in written:
         print(f"Written: {path}")
 
@@ -154,7 +176,7 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def reproduce(options: argparse.Namespace) -> None:
-    if options.suite not in (*studies.suites(), *studies.names()):
+    if options.suite not in (*studies.suites(), *studies.names()) and not Path(options.suite).is_file():
         known = ", ".join([*studies.suites(), *studies.names()])
         raise ValueError(f"There is no suite and no recipe {options.suite!r}. There are: {known}.")
     if options.jobs > 1:
@@ -246,6 +268,25 @@ def _score_table(scores: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+def recipe_name(text: str) -> str:
+    """A recipe's name, or the path of its JSON file, as `studies.get` takes it."""
+    if text not in studies.all_recipes() and not Path(text).is_file():
+        near = difflib.get_close_matches(text, studies.names(), 4)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`u2learn train --help` lists the suites."
+        raise argparse.ArgumentTypeError(f"there is no recipe {text!r}: {hint}")
+    return text
+
+
+def suites_text() -> str:
+    """What there is to train, a line a study."""
+    lines = []
+    for study in studies.studies().values():
+        names = [recipe.name for recipe in study.recipes]
+        lines.append(f"  {names[0]}, ... ({len(names)})" if len(names) > 2 else f"  {', '.join(names)}")
+        lines[-1] = f"{lines[-1]:34} {study.about}"
+    return "\n".join(["recipes:", *lines])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="u2learn",
@@ -256,7 +297,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(parent, name: str, run, help: str, example: str) -> argparse.ArgumentParser:
-        sub = parent.add_parser(name, help=help, description=help, epilog=f"Example: {example}")
+        sub = parent.add_parser(
+            name,
+            help=help,
+            description=help,
+            epilog=f"Example: {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         sub.set_defaults(run=run)
         return sub
 
@@ -300,12 +347,24 @@ def _parser() -> argparse.ArgumentParser:
         "train a recipe; goes on where it was stopped",
         "u2learn train drive-small --seed 1",
     )
-    sub.add_argument("recipe", choices=studies.names(), metavar="RECIPE", help=", ".join(studies.names()))
+    sub.epilog = f"{sub.epilog}\n\n{suites_text()}"
+    sub.add_argument("recipe", type=recipe_name, metavar="RECIPE", help="a recipe's name, or its JSON file")
+    sub.add_argument("--data", type=Path, help="a folder of your own images, made by `u2learn data new`")
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe"
+    )
+    sub.add_argument(
+        "--from",
+        type=Path,
+        dest="start",
+        metavar="WEIGHTS",
+        help="begin with these weights",
+    )
     sub.add_argument(
         "--seed", type=int, default=0, help="seed of weights, order and augmentation (default 0)"
     )
     sub.add_argument("--folder", type=Path, help="the run's folder (default runs/RECIPE-seedN)")
-    sub.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+    sub.add_argument("--device", help="cpu, cuda or mps (default: the GPU if there is one)")
 
     sub = command(
         commands,
@@ -314,11 +373,13 @@ def _parser() -> argparse.ArgumentParser:
         "score a finished run under every protocol",
         "u2learn evaluate runs/drive-small-seed0",
     )
-    sub.add_argument("folder", type=Path, nargs="?", help="the run's folder")
+    sub.add_argument("folder", type=Path, nargs="?", help="the run's folder, or a weights file of ours")
+    sub.add_argument("--data", type=Path, help="where the run's images lie now, if they were moved")
+    sub.add_argument("--device", help="cpu, cuda or mps (default: the GPU if there is one)")
     sub.add_argument("--weights", type=Path, help="official weights (.pth, .pdparams) instead of a run")
     sub.add_argument(
         "--recipe",
-        choices=studies.names(),
+        type=recipe_name,
         metavar="RECIPE",
         help="whose test the weights take; for a run, that of another set with the same training",
     )
@@ -366,7 +427,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--jobs", type=int, default=1, help="processes side by side; pays for small runs on a large GPU"
     )
-    sub.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+    sub.add_argument("--device", help="cpu, cuda or mps (default: the GPU if there is one)")
 
     sub = command(
         commands,
@@ -375,9 +436,9 @@ def _parser() -> argparse.ArgumentParser:
         "how fast a recipe trains here, against the plain loop and the device's peak",
         "u2learn benchmark drive-fcn-ce --device cuda",
     )
-    sub.add_argument("recipe", choices=studies.names(), metavar="RECIPE", help="a recipe's name")
+    sub.add_argument("recipe", type=recipe_name, metavar="RECIPE", help="a recipe's name")
     sub.add_argument("--seconds", type=float, default=20, help="how long to measure (default 20)")
-    sub.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+    sub.add_argument("--device", help="cpu, cuda or mps (default: the GPU if there is one)")
 
     sub = command(
         commands, "report", report, "write the tables of results into README and book", "u2learn report"

@@ -1,5 +1,6 @@
-"""Text files, written whole or not at all."""
+"""Files: text that is written whole or not at all, and what a file holds in one word."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -13,3 +14,12 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def checksum(path: str | Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from u2learn.data.augment import normalisation, normalise, read_points, resize, shrunk_size
 from u2learn.data.catalogue import WEIGHTS
 from u2learn.data.download import fetch_weights
+from u2learn.devices import channels_last
 from u2learn.models.official import load_u2net
 from u2learn.models.weights import read_tensors, with_prefix, write_tensors
 from u2learn.recipe import VIEWS, Recipe
@@ -48,7 +49,7 @@ def slide(model: nn.Module, image: Tensor, window: tuple[int, int], stride: tupl
         for y in window_starts(height, window[0], stride[0])
         for x in window_starts(width, window[1], stride[1])
     ]
-    total, hits = None, image.new_zeros(height, width)
+    total, hits = image.new_zeros(0), image.new_zeros(height, width)
     for i in range(0, len(places), WINDOW_BATCH):
         batch = places[i : i + WINDOW_BATCH]
         crops = torch.stack(
@@ -60,7 +61,7 @@ def slide(model: nn.Module, image: Tensor, window: tuple[int, int], stride: tupl
                 f"The model makes maps of {tuple(logits.shape[2:])} from windows of {tuple(crops.shape[2:])} "
                 "pixels; the sliding window needs one that keeps the size."
             )
-        if total is None:
+        if not len(total):
             total = logits.new_zeros(logits.shape[1], height, width)
         for (y, x), one in zip(batch, logits, strict=True):
             total[:, y : y + window[0], x : x + window[1]] += one
@@ -95,12 +96,13 @@ def predict(
             f"predict takes one normalised float image (3, H, W), got {image.dtype} {tuple(image.shape)}; "
             "for a photograph as it comes from a file use segment(model, image, recipe)."
         )
-    flips = {False: "", True: "h"}.get(flips, flips)
+    if isinstance(flips, bool):
+        flips = "h" if flips else ""
     if flips not in VIEWS:
         raise ValueError(f"flips is one of {', '.join(map(repr, VIEWS))}, not {flips!r}.")
     if not scales or min(scales) <= 0:
         raise ValueError(f"scales are factors of the image's size above 0, at least one, not {scales}.")
-    native, total, count = image.shape[1:], 0, 0
+    native, total, count = (image.shape[1], image.shape[2]), torch.zeros((), device=image.device), 0
     with evaluating(model):
         for scale in scales:
             size = [max(1, int(side * scale + 0.5)) for side in native]
@@ -109,7 +111,7 @@ def predict(
             strides = _pair(stride or [max(1, side * 2 // 3) for side in windows])
             for view in VIEWS[flips]:
                 turned = slice(None, None, -1 if "t" in view else 1)  # height and width change places
-                logits = slide(model, turn(scaled, view), windows[turned], strides[turned])
+                logits = slide(model, turn(scaled, view), _pair(windows[turned]), _pair(strides[turned]))
                 logits = turn(logits, view[::-1])  # (K, h, w)
                 total, count = total + _resize(logits, native).softmax(dim=0), count + 1
     return total / count
@@ -149,7 +151,7 @@ def segment(model: nn.Module, image: Tensor | np.ndarray, recipe: Recipe) -> Ten
     image = torch.as_tensor(image)
     if image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3:
         raise ValueError(f"segment takes a uint8 image (3, H, W), got {image.dtype} {tuple(image.shape)}.")
-    size = image.shape[1:]
+    size = image.shape[1], image.shape[2]
     image = image.to(next(model.parameters()).device) / 255
     image = resize(image, shrunk_size(size, recipe.side)) if recipe.side else image
     image = normalise(image[None], recipe.normalisation)[0]
@@ -179,7 +181,7 @@ def saliency(
         raise ValueError(
             f"saliency takes a uint8 image (3, H, W) or (1, H, W), got {image.dtype} {tuple(image.shape)}."
         )
-    size, device = image.shape[1:], next(model.parameters()).device
+    size, device = (image.shape[1], image.shape[2]), next(model.parameters()).device
     x = image.cpu().double() / 255
     x = read_points(x, (side, side)) if as_published else resize(x, (side, side))  # (C, h, w)
     x = x / x.max() if x.max() > 0 else x
@@ -215,7 +217,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, Recipe | None]:
     """
     path = Path(path)
     if path.suffix == ".pth":
-        return load_u2net(path).eval().to(memory_format=torch.channels_last), None
+        return channels_last(load_u2net(path).eval()), None
     path = path / "checkpoint.safetensors" if path.is_dir() else path
     tensors, metadata = read_tensors(path)
     if "recipe" not in metadata:
@@ -227,7 +229,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, Recipe | None]:
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} was not written by this version of u2learn: {reason}") from error
-    return model.eval().to(memory_format=torch.channels_last), recipe  # 1.6 times as fast on a CPU
+    return channels_last(model.eval()), recipe
 
 
 def pretrained(name: str = "drive-small", progress: bool = True) -> tuple[nn.Module, Recipe | None]:
@@ -259,4 +261,4 @@ def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

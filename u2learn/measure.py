@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from u2learn.costs import image_flops, training_flops
 from u2learn.data import local
 from u2learn.data.example import read_image
 from u2learn.devices import device_name, pick_device
+from u2learn.files import checksum
 from u2learn.inference import load_model, saliency
 from u2learn.metrics.overlap import OverlapScores
 from u2learn.models.official import load_official
@@ -22,34 +22,56 @@ from u2learn.recipe import Recipe
 from u2learn.records import Record, provenance, rounded
 from u2learn.studies import training_of
 from u2learn.tasks import TASKS, Scores, by_protocol, evaluate
-from u2learn.training import read_log
+from u2learn.training import names_digest, read_log
 
 
 def measure(
-    folder: str | Path, device: str | None = None, progress: bool = True, recipe: Recipe | None = None
+    path: str | Path, device: str | None = None, progress: bool = True, recipe: Recipe | None = None
 ) -> Record:
-    """The record of a run: its recipe, what it cost, and its scores under every protocol.
+    """The record of a run, or of a weights file of ours: its recipe, what it cost, and its scores.
 
     That of a run which was stopped has its iteration as "unfinished", and is no result (see `is_current`).
     The test runs on `device` (default: the GPU if there is one), as `recipe` says if one is given, which may
     differ from the run's own in the set that is tested (see `studies.training_of`).
 
     Raises:
-        ValueError: the recipe asks for another training, or there is no such device.
+        ValueError: the recipe asks for another training, the images that trained are not those of the recipe,
+            the file holds no recipe, or there is no such device.
     """
-    folder = Path(folder)
-    model, trained_by = load_model(folder)
+    path = Path(path)
+    model, trained_by = load_model(path)
+    if trained_by is None:
+        raise ValueError(f"{path} does not say how it is to be tested: give a recipe (--weights, --recipe).")
     recipe = recipe or trained_by
     if training_of(recipe) != training_of(trained_by):
         raise ValueError(
-            f"The run in {folder} is one of {trained_by.name}, seed {trained_by.seed}; {recipe.name}, seed "
+            f"The run in {path} is one of {trained_by.name}, seed {trained_by.seed}; {recipe.name}, seed "
             f"{recipe.seed}, needs another training."
         )
+    here = {"seed": recipe.seed, **provenance(device_name("cpu"))}  # of a file: made elsewhere, tested here
+    trained = _training(path, recipe) if path.is_dir() else here
+    return {
+        "recipe": json.loads(recipe.to_json()),
+        **trained,
+        "image_flops": image_flops(recipe),
+        **_measure_model(model.to(pick_device(device)), recipe, progress),
+        "log": [rounded(line) for line in read_log(path)],
+    }
+
+
+def _training(folder: Path, recipe: Recipe) -> Record:
+    """What a record says of the training in a run folder."""
     position = json.loads(read_tensors(folder / "checkpoint.safetensors")[1]["position"])
+    given = position.get("given")
+    if given and given != names_digest([example.name for example in recipe.examples("train")]):
+        raise ValueError(
+            f"The run in {folder} was trained on images that were handed to it, and its recipe names "
+            f"{recipe.dataset!r}, which are others. Make a data set of yours (u2learn data new) and train on "
+            "that, or score the model on your examples with u2learn.tasks.evaluate."
+        )
     done = position["iteration"]
     finished = position.get("finished", done == recipe.iterations)
     return {
-        "recipe": json.loads(recipe.to_json()),
         "seed": recipe.seed,
         **({} if finished else {"unfinished": done}),
         **provenance(position["device"]),
@@ -58,9 +80,6 @@ def measure(
         "cpu_seconds": round(position["cpu_seconds"], 1),
         "training_memory": position.get("memory"),
         "training_flops": training_flops(recipe, done),
-        "image_flops": image_flops(recipe),
-        **_measure_model(model.to(pick_device(device)), recipe, progress),
-        "log": [rounded(line) for line in read_log(folder)],
     }
 
 
@@ -122,7 +141,7 @@ def measure_maps(path: str | Path, name: str) -> Record:
 
 
 def _file(path: str | Path) -> dict[str, str]:
-    return {"file": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+    return {"file": Path(path).name, "sha256": checksum(path)}
 
 
 def _measure_model(model: nn.Module, recipe: Recipe, progress: bool) -> Record:

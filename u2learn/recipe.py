@@ -212,6 +212,39 @@ class Recipe:
             raise ValueError(f"This is not a recipe of this version of u2learn: {error}.") from error
 
 
+def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """The recipe with fields changed as in "iterations=300", "crop=[96,96]", "augmentation.flips=hv".
+
+    A value is JSON, or a word. A dot leads into the augmentation, the model's and the data set's options.
+
+    Raises:
+        ValueError: no such field, or a value that does not fit it.
+    """
+    values = dataclasses.asdict(recipe)
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        *inside, last = name.strip().split(".")
+        place = values[inside[0]] if len(inside) == 1 and isinstance(values.get(inside[0]), dict) else values
+        if not equals or (inside and place is values) or (last not in place and not last.isidentifier()):
+            raise ValueError(f"A setting is FIELD=VALUE, as in iterations=300, not {setting!r}.")
+        if last not in place:
+            raise ValueError(f"A recipe has no field {name!r}; it has {', '.join(sorted(place))}.")
+        try:
+            place[last] = json.loads(text)
+        except json.JSONDecodeError:
+            place[last] = text
+        _check_kind(name, place[last], getattr(recipe, last) if place is values else None)
+    return Recipe.from_json(json.dumps(values))
+
+
+def _check_kind(name: str, value: object, before: object) -> None:
+    """A number stays a number, a word a word, a list a list; where there was nothing, anything may come."""
+    kinds = {int: (int,), float: (int, float), str: (str,), tuple: (list,), dict: (dict,)}
+    due = next((kinds[kind] for kind in kinds if isinstance(before, kind)), None)
+    if due and not isinstance(value, due):
+        raise ValueError(f"{name} was {before!r}, so {value!r} is no value for it.")
+
+
 def defaults(model: str) -> dict[str, Any]:
     """The arguments of a model that a recipe may choose, with their default values.
 

@@ -224,11 +224,13 @@ def summary_table() -> str:
 def small_summary() -> str:
     """One sentence: how our small net does against the rows that it may be held against."""
     held = [
-        one for one in lines() if one.small is not None and one.group == OPENMMLAB and one.metric == "Dice"
+        (one.small[0], float(one.value))
+        for one in lines()
+        if one.small is not None and one.group == OPENMMLAB and one.metric == "Dice"
     ]
     return (
         f"Of the {len(held)} vessel Dice values that OpenMMLab reports for DRIVE, STARE and CHASE_DB1, "
-        f"the mean of our small net is above {sum(one.small[0] > float(one.value) for one in held)}."
+        f"the mean of our small net is above {sum(small > value for small, value in held)}."
     )
 
 

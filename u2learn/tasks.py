@@ -21,6 +21,7 @@ from u2learn.recipe import Recipe
 from u2learn.registry import METRICS
 
 Scores = dict[str, dict[str, Any]]  # protocol -> score -> value, as fractions
+Picture = Tensor | np.ndarray | Image.Image
 Region = Literal["image", "field"]
 Pool = Literal["total", "image"]
 RESAMPLES = 1000  # of the images of a test, for an interval
@@ -53,7 +54,7 @@ class Scorer(ABC):
         Source: Efron, 1979 (the percentile bootstrap).
         """
         count, generator = len(self), np.random.default_rng(0)
-        found = [self.main_of(generator.integers(count, size=count)) for _ in range(RESAMPLES)]
+        found = [self.main_of(generator.integers(count, size=count).tolist()) for _ in range(RESAMPLES)]
         low, high = np.quantile(found, [(1 - share) / 2, (1 + share) / 2])
         return float(low), float(high)
 
@@ -90,7 +91,7 @@ class Task(ABC):
         return labels
 
     @abstractmethod
-    def predict(self, model: nn.Module, image: Tensor | np.ndarray | Image.Image, recipe: Recipe) -> Tensor:
+    def predict(self, model: nn.Module, image: Picture, recipe: Recipe) -> Tensor:
         """The prediction for a photograph, uint8 (C, H, W), tested as its recipe says."""
 
     @abstractmethod
@@ -143,12 +144,13 @@ def by_protocol(
     Raises:
         KeyError: there is no such protocol.
     """
-    rules = {name: PROTOCOLS[name] for name in names}
-    return {
-        name: scores.score(region, pool, threshold if fixed is None else fixed)
-        for name, (region, pool, fixed) in rules.items()
-        if fixed is not None or threshold is not None
-    }
+    found = {}
+    for name in names:
+        region, pool, fixed = PROTOCOLS[name]
+        due = threshold if fixed is None else fixed
+        if due is not None:
+            found[name] = scores.score(region, pool, due)
+    return found
 
 
 class BinaryScorer(Scorer):
@@ -183,7 +185,7 @@ class Binary(Task):
 
     main = "dice"
 
-    def predict(self, model: nn.Module, image: Tensor | np.ndarray | Image.Image, recipe: Recipe) -> Tensor:
+    def predict(self, model: nn.Module, image: Picture, recipe: Recipe) -> Tensor:
         return segment(model, image, recipe)
 
     def scorer(self, recipe: Recipe, full: bool = False) -> BinaryScorer:
@@ -229,7 +231,7 @@ class Classes(Task):
 
     main = "miou"
 
-    def predict(self, model: nn.Module, image: Tensor | np.ndarray | Image.Image, recipe: Recipe) -> Tensor:
+    def predict(self, model: nn.Module, image: Picture, recipe: Recipe) -> Tensor:
         return segment(model, image, recipe)
 
     def scorer(self, recipe: Recipe, full: bool = False) -> ClassScorer:
@@ -288,7 +290,7 @@ class Saliency(Task):
         """Float masks (B, 1, H, W)."""
         return labels[:, None].float()
 
-    def predict(self, model: nn.Module, image: Tensor | np.ndarray | Image.Image, recipe: Recipe) -> Tensor:
+    def predict(self, model: nn.Module, image: Picture, recipe: Recipe) -> Tensor:
         return saliency(model, image, as_published=recipe.stretch, side=recipe.square)
 
     def scorer(self, recipe: Recipe, full: bool = False) -> SaliencyScorer:

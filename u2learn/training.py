@@ -8,13 +8,15 @@ optimiser and position suffice to go on to the same weights, bit for bit on a CP
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
+import hashlib
 import json
 import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,19 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from u2learn.batches import TrainingData, seed_of
+from u2learn.data.augment import Augmentation
 from u2learn.data.example import Example
-from u2learn.devices import compiled, device_name, kind_of, mixed_precision, peak_memory, pick_device
-from u2learn.files import write_text
-from u2learn.inference import save_model
+from u2learn.devices import (
+    channels_last,
+    compiled,
+    device_name,
+    kind_of,
+    mixed_precision,
+    peak_memory,
+    pick_device,
+)
+from u2learn.files import checksum, write_text
+from u2learn.inference import evaluating, save_model
 from u2learn.models.weights import read_tensors, with_prefix, write_tensors
 from u2learn.optimisers import optimiser
 from u2learn.recipe import Recipe
@@ -39,6 +50,7 @@ except ImportError:  # Windows: there, two processes in one run folder are not n
     fcntl = None  # type: ignore[assignment]  # no module there
 
 CHECK_EVERY = 20  # iterations between looks at the loss; each look waits for the device
+LOSS_BATCHES = 4  # of the watched part, for its loss
 SAVE_SECONDS = 30  # a killed run loses at most about this much work
 
 
@@ -62,12 +74,14 @@ def train(
     device: str | None = None,
     progress: bool = True,
     minutes: float = math.inf,
+    start: str | Path | None = None,
 ) -> nn.Module:
     """Train as the recipe says, in `folder`; a run that was stopped there goes on where it was.
 
-    The examples default to the recipe's own; the watched ones are scored on the way. Returns the trained
-    model in eval mode (its running mean, or the best one, where the recipe keeps that), on `device` (default:
-    the GPU if there is one).
+    The examples default to the recipe's own; the watched ones are scored on the way. `start` is the file of
+    the weights to begin with, whose checksum stands in the recipe. Returns the trained model in eval mode
+    (its running mean, or the best one, where the recipe keeps that), on `device` (default: the GPU if there
+    is one). With `progress`, curves.png in the folder follows the training.
 
     Raises:
         TimeIsUpError: it is not done after `minutes`.
@@ -77,22 +91,29 @@ def train(
     """
     deadline = time.monotonic() + 60 * minutes
     device = pick_device(device)
+    given = train_examples is not None
     train_examples = recipe.examples("train") if train_examples is None else train_examples
     watched = recipe.examples(recipe.watched) if watched_examples is None else watched_examples
     if len(watched) == 0:
         raise ValueError(f"The {recipe.watched} part of {recipe.dataset!r} is empty: nothing to score on.")
     data = TrainingData(recipe, train_examples, device)
+    unseen = None
+    if recipe.watched == "validation":  # its loss shows when the network begins to learn by heart
+        unseen = TrainingData(dataclasses.replace(recipe, augmentation=Augmentation()), watched, device)
     with alone_in(Path(folder)):
-        run = Run(recipe, Path(folder), device)
+        run = Run(recipe, Path(folder), device, start)
+        run.given = names_digest(data.names) if given else None
         if not run.finished:
             with tqdm(
                 total=recipe.iterations, initial=run.iteration, desc=recipe.name, disable=not progress
             ) as bar:
-                _loop(run, data, watched, bar, deadline)
+                _loop(run, data, watched, unseen, bar, deadline)
+                if progress:
+                    draw_curves(run.folder, TASKS[recipe.task].main)
         return run.trained()
 
 
-@contextmanager
+@contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold the lock of a run folder; the system frees it when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,8 +133,16 @@ def alone_in(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _loop(run: Run, data: TrainingData, watched: Sequence[Example], bar: tqdm, deadline: float) -> None:
-    recipe, shown = run.recipe, {}
+def _loop(
+    run: Run,
+    data: TrainingData,
+    watched: Sequence[Example],
+    unseen: TrainingData | None,
+    bar: tqdm,
+    deadline: float,
+) -> None:
+    recipe, drawn = run.recipe, 0.0
+    shown: dict[str, str] = {}
     evaluate_at = {round(recipe.iterations * (k + 1) / recipe.evaluations) for k in range(recipe.evaluations)}
     losses: list[Tensor] = []
     saved, started = time.monotonic(), (time.monotonic(), time.process_time())
@@ -132,7 +161,10 @@ def _loop(run: Run, data: TrainingData, watched: Sequence[Example], bar: tqdm, d
             run.seconds += time.monotonic() - started[0]
             run.cpu_seconds += time.process_time() - started[1]
             if due:
-                shown = run.evaluate(watched, line)
+                shown = run.evaluate(watched, unseen, line)
+                if not bar.disable and run.seconds > drawn + 10:
+                    draw_curves(run.folder, TASKS[recipe.task].main)
+                    drawn = run.seconds
             run.save()
             saved, started = time.monotonic(), (time.monotonic(), time.process_time())
             if saved > deadline and not run.finished:
@@ -145,12 +177,16 @@ def _loop(run: Run, data: TrainingData, watched: Sequence[Example], bar: tqdm, d
 class Run:
     """The state of a training run, and its folder."""
 
-    def __init__(self, recipe: Recipe, folder: Path, device: str):
+    def __init__(self, recipe: Recipe, folder: Path, device: str, start: str | Path | None = None):
         self.recipe, self.folder, self.device = recipe, folder, device
         self.iteration, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.memory: int | None = None  # bytes
         self.best, self.since_best = -math.inf, 0  # score of the watched part; evaluations since then
-        self.model = recipe.build_model().to(device, memory_format=torch.channels_last).train()
+        self.given: str | None = None  # which images trained, where they are not those of the recipe
+        model = recipe.build_model()
+        if recipe.start and not self.checkpoint.exists():
+            self._begin_with(model, start)
+        self.model = channels_last(model.to(device)).train()
         self.forward = compiled(self.model, recipe, device)
         self.averaged = copy.deepcopy(self.model) if recipe.ema else self.model
         self.optimiser = optimiser(recipe, self.model)
@@ -189,9 +225,20 @@ class Run:
             self._average()
         return loss.detach()
 
-    def evaluate(self, watched: Sequence[Example], line: dict[str, Any]) -> dict[str, str]:
-        """Score the watched part, log it, keep the weights if they are the best; what the bar shows of it."""
+    def evaluate(
+        self, watched: Sequence[Example], unseen: TrainingData | None, line: dict[str, Any]
+    ) -> dict[str, str]:
+        """Score the watched part, log it, keep the weights if they are the best; what the bar shows of it.
+
+        Of `unseen`, the same part as windows without augmentation, the loss is logged too: of the model as it
+        predicts, without auxiliary outputs.
+        """
         score = evaluate(self.averaged, self.recipe, watched).result()["image"]
+        if unseen is not None:
+            with torch.no_grad(), evaluating(self.averaged):
+                batches = [unseen.batch(i) for i in range(LOSS_BATCHES)]
+                losses = [self.loss(self.averaged(images), target) for images, target in batches]
+            line = line | {"watched_loss": float(torch.stack(losses).mean())}
         self.log(line | score)
         main = TASKS[self.recipe.task].main
         self.since_best += 1
@@ -248,6 +295,7 @@ class Run:
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
             "memory": self.memory,
+            "given": self.given,
             "best": self.best if math.isfinite(self.best) else None,
             "since_best": self.since_best,
             "scaler": self.scaler.state_dict(),
@@ -256,6 +304,16 @@ class Run:
         }
         metadata = {"recipe": self.recipe.to_json(), "position": json.dumps(position)}
         write_tensors(self.checkpoint, tensors, metadata)
+
+    def _begin_with(self, model: nn.Module, start: str | Path | None) -> None:
+        """Put the weights into the model that the recipe starts from."""
+        if start is None:
+            raise ValueError(f"{self.recipe.name!r} starts from weights: give their file (start, --from).")
+        if checksum(start) != self.recipe.start:
+            raise ValueError(f"{start} is not the file that {self.recipe.name!r} starts from.")
+        from u2learn.models.start import start_from
+
+        start_from(model, start)
 
     def _claim(self) -> None:
         """Put the recipe into the folder, or make sure that it is the one that is there."""
@@ -304,6 +362,19 @@ class Run:
                 mean.lerp_(weights[name], share)
             else:
                 mean.copy_(weights[name])
+
+
+def names_digest(names: Sequence[str]) -> str:
+    """A short word for which images these are."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def draw_curves(folder: Path, main: str) -> None:
+    """Write curves.png, losses and score in the course of the training, where matplotlib is installed."""
+    from u2learn.show.curves import run_curves  # below: pictures are made where they are asked for
+
+    with contextlib.suppress(ImportError):
+        run_curves(_lines(folder), main).savefig(folder / "curves.png", dpi=100)
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:

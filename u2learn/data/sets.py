@@ -7,6 +7,7 @@ from u2learn.data import cityscapes, retina, saliency  # noqa: F401
 from u2learn.data.drawn import objects, streets  # noqa: F401
 from u2learn.data.drawn import retina as eyes  # noqa: F401
 from u2learn.data.example import Example
+from u2learn.data.folder import Folder, facts
 from u2learn.registry import DATASETS
 
 
@@ -19,3 +20,19 @@ def open_set(name: str, part: str, protocol: str = "", **options: Any) -> Sequen
         FileNotFoundError, ValueError: it is not here, or has no such part.
     """
     return DATASETS[name](part, protocol=protocol, **options)
+
+
+@DATASETS.add("folder")
+def folder_set(part: str, protocol: str = "", *, folder: str, digest: str) -> Folder:
+    """A folder of one's own, as recipes open it: the images that a recipe was made for, or an error.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it holds other images than those that the recipe was made for.
+    """
+    if facts(folder).digest != digest:
+        raise ValueError(
+            f"{folder} is not as it was when this recipe was made: images, masks or parts have changed. "
+            "Train again, or name the folder as it was with --data."
+        )
+    return Folder(folder, part)

@@ -93,6 +93,24 @@ def training_curve(log: Any, keys: Sequence[str] = ("loss",), x: str = "iteratio
     return figure
 
 
+def run_curves(lines: Sequence[Mapping[str, Any]], score: str) -> Any:
+    """Training and validation loss of a run in one panel, and below it `score` of the part that it watches.
+
+    `lines` are those of its log.jsonl. Where the two losses part, the network begins to learn by heart.
+    """
+    figure, axes = figure_of(WIDTH, 5.5, 2, 1, sharex=True)
+    for row, key, label in ((0, "loss", "training"), (0, "watched_loss", "validation"), (1, score, "")):
+        pairs = [(line["iteration"], line[key]) for line in lines if line.get(key) is not None]
+        marker = "o" if len(pairs) < 30 else ""
+        if pairs:
+            axes[row, 0].plot(*zip(*pairs, strict=True), label=label, marker=marker, ms=4)
+    axes[0, 0].set_ylabel("loss")
+    axes[0, 0].legend()
+    axes[1, 0].set_ylabel(score.replace("_", " "))
+    axes[1, 0].set_xlabel("iteration")
+    return figure
+
+
 def _lines(log: Iterable[Mapping[str, Any]] | str | Path) -> list[Mapping[str, Any]]:
     if not isinstance(log, (str, Path)):
         return list(log)

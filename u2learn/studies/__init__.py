@@ -1,11 +1,12 @@
 """All recipes, by name. A study registers itself: a file with its recipes, its suites and its words."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from u2learn.recipe import Recipe
 from u2learn.registry import STUDIES
-from u2learn.studies import blocks, drawn, mmseg, paddle, small, u2net  # noqa: F401
+from u2learn.studies import blocks, drawn, mmseg, own, paddle, small, u2net  # noqa: F401
 from u2learn.studies.study import Study
 
 _made: dict[str, Study] = {}
@@ -34,12 +35,14 @@ def suites() -> dict[str, tuple[str, ...]]:
 
 
 def get(name: str, /, **changes: Any) -> Recipe:
-    """The recipe of this name, with fields changed: get("drive-small", seed=3).
+    """The recipe of this name, or in a JSON file, with fields changed: get("drive-small", seed=3).
 
     Raises:
         KeyError: there is no such recipe; the message lists those that there are.
     """
     recipes = all_recipes()
+    if name not in recipes and Path(name).is_file():
+        return dataclasses.replace(Recipe.from_json(Path(name).read_text(encoding="utf-8")), **changes)
     if name not in recipes:
         raise KeyError(f"There is no recipe {name!r}. There are: {', '.join(sorted(recipes))}.")
     return dataclasses.replace(recipes[name], **changes)

@@ -35,7 +35,7 @@ def row(
 
 @STUDIES.add("paddle")
 def study() -> Study:
-    streets = {"num_classes": 19, "iterations": 160_000, "batch": 4, "loss": "paddle-ce"}
+    streets: dict[str, Any] = {"num_classes": 19, "iterations": 160_000, "batch": 4, "loss": "paddle-ce"}
     return Study(
         "PaddleSeg's table: UNet (a GPU and the data sets)",
         (

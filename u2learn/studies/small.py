@@ -10,7 +10,7 @@ from u2learn.studies.study import Study
 EYES = {"train": 20, "test": 20, "size": (584, 565), "seed": 0}  # drawn ones, as large as those of DRIVE
 
 
-def vessels(dataset: str, **rest: Any) -> Recipe:
+def vessels(dataset: str, /, **rest: Any) -> Recipe:
     """One recipe for every retinal set. Chosen on training images only."""
     drawn = dataset == "synthetic"
     values: dict[str, Any] = {
@@ -41,7 +41,7 @@ def vessels(dataset: str, **rest: Any) -> Recipe:
     return Recipe(**values | rest)
 
 
-def objects(dataset: str, square: int, crop: int, **rest: Any) -> Recipe:
+def objects(dataset: str, square: int, crop: int, /, **rest: Any) -> Recipe:
     """U²-Net† with larger batches, one cycle, binary cross-entropy and IoU."""
     values: dict[str, Any] = {
         "name": f"{dataset}-small",
