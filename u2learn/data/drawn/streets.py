@@ -212,7 +212,7 @@ def car(rng: np.random.Generator, canvas: Canvas, x: float, z: float, name: str 
             roof = [(-0.46, body), (0.46, body), (0.36, tall), (-0.36, tall)]
             canvas.fill([(x + dx * width, y) for dx, y in roof], z + max(step, 0.6), shade, name)
     inner = x - np.sign(x) * width / 2  # the side that shows
-    for start in {"car": [1.0], "truck": []}.get(name, np.arange(1, long - 2, 2)):
+    for start in {"car": [1.0], "truck": []}.get(name, np.arange(1, long - 2, 2).tolist()):
         corners = [(start, sill), (start + 1.5, sill), (start + 1.5, rim), (start, rim)]
         pane = [canvas.at(inner, y, z + step) for step, y in corners]
         ImageDraw.Draw(canvas.picture).polygon(pane, fill=canvas.hazy(glass, z + start))
