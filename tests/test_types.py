@@ -9,38 +9,21 @@ import pytest
 from conftest import ROOT
 from test_project import pinned
 
-# Files and folders in which mypy must find nothing. When all are in, this becomes one empty name.
-CLEAN = (
-    "u2learn/checks/convolution.py",
-    "u2learn/checks/pairs.py",
-    "u2learn/checks/project.py",
-    "u2learn/checks/rsu.py",
-    "u2learn/checks/scores.py",
-    "u2learn/checks/u2net.py",
-    "u2learn/checks/unet.py",
-    "u2learn/checks/windows.py",
-    "u2learn/data/augment.py",
-    "u2learn/data/catalogue.py",
-    "u2learn/data/cityscapes.py",
-    "u2learn/data/download.py",
-    "u2learn/data/drawn/",
-    "u2learn/data/local.py",
-    "u2learn/data/retina.py",
-    "u2learn/data/saliency.py",
-    "u2learn/data/sets.py",
-    "u2learn/files.py",
-    "u2learn/losses.py",
-    "u2learn/metrics/",
-    "u2learn/models/blocks.py",
-    "u2learn/models/conv.py",
-    "u2learn/models/heads.py",
-    "u2learn/models/rsu.py",
-    "u2learn/models/u2net.py",
-    "u2learn/models/ulevel.py",
-    "u2learn/models/unet.py",
-    "u2learn/models/weights.py",
-    "u2learn/pixels.py",
-    "u2learn/show/",
+# Where mypy still finds something. All else is clean, a new file too; this list only becomes shorter.
+NOT_YET = (
+    "tools/picture.py",
+    "u2learn/cli.py",
+    "u2learn/data/example.py",
+    "u2learn/data/linter.py",
+    "u2learn/devices.py",
+    "u2learn/inference.py",
+    "u2learn/measure.py",
+    "u2learn/models/official.py",
+    "u2learn/recipe.py",
+    "u2learn/studies/paddle.py",
+    "u2learn/tables.py",
+    "u2learn/tasks.py",
+    "u2learn/training.py",
 )
 JUDGES = ("mypy", "torch", "numpy", "matplotlib", "pillow")  # another version may see another type
 
@@ -54,7 +37,7 @@ def test_mypy_finds_nothing():
     assert result.returncode in (0, 1), result.stdout + result.stderr  # 2: it could not even begin
     lines = [line.replace("\\", "/") for line in result.stdout.splitlines()]
     assert re.search(r"(checked|in) \d\d+ (source )?files", lines[-1]), lines[-1]
-    assert [line for line in lines if ": error:" in line and line.startswith(CLEAN)] == []
+    assert [line for line in lines if ": error:" in line and not line.startswith(NOT_YET)] == []
 
 
 def test_every_silenced_line_names_its_error_and_says_why():

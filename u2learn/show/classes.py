@@ -12,13 +12,13 @@ from torch import Tensor
 from u2learn.data.cityscapes import CLASSES, PALETTE
 from u2learn.pixels import IGNORE
 from u2learn.show.palette import WIDTH, figure_of
-from u2learn.show.pictures import Pixels, pixels_of
+from u2learn.show.pictures import Picture, pixels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def class_colours(label: Pixels, colours: Sequence[tuple[int, int, int]] = PALETTE) -> Tensor:
+def class_colours(label: Picture, colours: Sequence[tuple[int, int, int]] = PALETTE) -> Tensor:
     """A label map (H, W) of class ids in the colours of its classes, 255 in black: uint8 (3, H, W).
 
     Raises:
@@ -39,7 +39,7 @@ def class_colours(label: Pixels, colours: Sequence[tuple[int, int, int]] = PALET
 
 
 def class_legend(
-    label: Pixels | None = None,
+    label: Picture | None = None,
     names: Sequence[str] = CLASSES,
     colours: Sequence[tuple[int, int, int]] = PALETTE,
 ) -> Figure:

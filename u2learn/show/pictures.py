@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Pixels = Tensor | np.ndarray | Image.Image  # (3, H, W), (H, W, 3) or (H, W)
+Picture = Tensor | np.ndarray | Image.Image  # (3, H, W), (H, W, 3) or (H, W)
 
 
-def pixels_of(image: Pixels, name: str = "image") -> np.ndarray:
+def pixels_of(image: Picture, name: str = "image") -> np.ndarray:
     """Any image as an array (H, W) or (H, W, 3), with its own numbers."""
     array = _numbers(image)
     if array.ndim == 3 and array.shape[0] in (1, 3):
@@ -36,7 +36,7 @@ def pixels_of(image: Pixels, name: str = "image") -> np.ndarray:
     return array
 
 
-def panel(axis: Axes, image: Pixels, cmap: str, limits: tuple[float, float] | None, name: str) -> None:
+def panel(axis: Axes, image: Picture, cmap: str, limits: tuple[float, float] | None, name: str) -> None:
     array = pixels_of(image, name)
     if array.ndim == 3 and array.dtype != np.uint8:
         array = array.clip(0, 1)
@@ -68,7 +68,7 @@ def limits_of(array: np.ndarray) -> tuple[float, float]:
 
 
 def image_row(
-    images: Sequence[Pixels] | Tensor,
+    images: Sequence[Picture] | Tensor,
     titles: Sequence[str] | None = None,
     columns: int | None = None,
     cmap: str = "gray",
@@ -102,7 +102,7 @@ def image_row(
     return figure
 
 
-def _check_titles(name: str, things: Sequence[Pixels], titles: Sequence[str] | None) -> None:
+def _check_titles(name: str, things: Sequence[Picture], titles: Sequence[str] | None) -> None:
     if not things:
         raise ValueError(f"{name} has nothing to show: the list of pictures is empty.")
     if titles is not None and len(titles) != len(things):
@@ -116,7 +116,7 @@ def _wrap(text: str, inches: float) -> str:
     return "\n".join(textwrap.fill(line, max(8, int(12 * inches))) for line in str(text).split("\n"))
 
 
-def feature_grid(maps: Pixels, titles: Sequence[str] | None = None, columns: int = 8) -> Figure:
+def feature_grid(maps: Picture, titles: Sequence[str] | None = None, columns: int = 8) -> Figure:
     """Feature maps (C, H, W) as a grid of grey pictures, each stretched over its own range.
 
     Raises:
@@ -213,7 +213,7 @@ def _short(value: float) -> str:
 
 
 def receptive_field(
-    heats: Pixels | Sequence[Pixels],
+    heats: Picture | Sequence[Picture],
     sizes: int | Size | Sequence[int | Size | None] | None = None,
     titles: Sequence[str] | None = None,
 ) -> Figure:
@@ -245,7 +245,7 @@ def receptive_field(
     return figure
 
 
-def overlay(image: Pixels, prediction: Pixels, label: Pixels, ignore: int = IGNORE) -> Tensor:
+def overlay(image: Picture, prediction: Picture, label: Picture, ignore: int = IGNORE) -> Tensor:
     """Hits, misses and false alarms in `COLOURS` over a dimmed grey image: uint8 (3, H, W).
 
     `image` is (3, H, W) or (H, W); `prediction` and `label` are (H, W), bool or 0/1; where the label is
@@ -268,7 +268,7 @@ def overlay(image: Pixels, prediction: Pixels, label: Pixels, ignore: int = IGNO
 
 
 def show_errors(
-    image: Pixels, prediction: Pixels, label: Pixels, title: str | None = None, ignore: int = IGNORE
+    image: Picture, prediction: Picture, label: Picture, title: str | None = None, ignore: int = IGNORE
 ) -> Figure:
     """`overlay` with a legend that counts the pixels of each colour. Raises what `overlay` raises."""
     from matplotlib.patches import Patch
@@ -289,7 +289,7 @@ def show_errors(
     return figure
 
 
-def _masks(prediction: Pixels, label: Pixels, ignore: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _masks(prediction: Picture, label: Picture, ignore: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     predicted, wanted = pixels_of(prediction, "prediction"), pixels_of(label, "label")
     if predicted.shape != wanted.shape:
         raise ValueError(

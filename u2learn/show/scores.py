@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from u2learn.show.palette import COLOURS, figure_of
-from u2learn.show.pictures import Pixels, panel, pixels_of
+from u2learn.show.pictures import Picture, panel, pixels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ PHONE = 4.2  # inches: a phone shows it without shrinking its letters
 
 
 def scoreboard(
-    picture: Pixels, scores: Mapping[str, float], reference: Mapping[str, float] | None = None
+    picture: Picture, scores: Mapping[str, float], reference: Mapping[str, float] | None = None
 ) -> Figure:
     """A picture, and below it one bar a score, in per cent; narrow, for a phone and for `explore`.
 

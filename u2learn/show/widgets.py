@@ -15,14 +15,14 @@ import numpy as np
 from PIL import Image
 
 from u2learn.show.book import publishing
-from u2learn.show.pictures import Pixels, limits_of, pixels_of
+from u2learn.show.pictures import Picture, limits_of, pixels_of
 
 if TYPE_CHECKING:
     from IPython.display import HTML
     from ipywidgets import VBox
     from matplotlib.figure import Figure
 
-    Frame = Pixels | Figure | bytes
+    Frame = Picture | Figure | bytes
 
 COLUMN = 680  # pixels: the book's column; a phone shrinks it
 PAGE_LIMIT = 600  # kB that one widget may add to a page

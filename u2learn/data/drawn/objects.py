@@ -412,7 +412,7 @@ class SyntheticObjects(SyntheticSet):
 @DATASETS.add("objects")
 @DATASETS.add("thin")
 def things(
-    part: str, protocol: str = "", *, train: int, test: int, size: tuple[int, int], seed: int, thin: bool
+    part: str, protocol: str = "", *, train: int, test: int, size: Size, seed: int, thin: bool
 ) -> SyntheticObjects:
     """The set as recipes open it: `train` and `test` say how many pictures each part has."""
     return SyntheticObjects(part, {"train": train, "test": test}[part], size, seed, thin)

@@ -282,6 +282,6 @@ class SyntheticRetina(SyntheticSet):
 
 
 @DATASETS.add("synthetic")
-def eyes(part: str, protocol: str = "", *, train: int, test: int, size: tuple[int, int], seed: int):
+def eyes(part: str, protocol: str = "", *, train: int, test: int, size: Size, seed: int) -> SyntheticRetina:
     """The set as recipes open it: `train` and `test` say how many pictures each part has."""
     return SyntheticRetina(part, {"train": train, "test": test}[part], size, seed)

@@ -410,7 +410,9 @@ def write_streets(root: str | Path, split: str, length: int, size: Size = (256, 
 
 
 @DATASETS.add("streets")
-def scenes(part: str, protocol: str = "", *, train: int, test: int, size: tuple[int, int], seed: int):
+def scenes(
+    part: str, protocol: str = "", *, train: int, test: int, size: Size, seed: int
+) -> SyntheticStreets:
     """The set as recipes open it, with the parts of Cityscapes: its test is the validation part."""
     number = {"train": train, "test": test}[part]
     return SyntheticStreets("val" if part == "test" else part, number, size, seed)
