@@ -66,7 +66,7 @@ pins: ## resolve constraints.txt anew (needs uv: pip install uv)
 	@mv _build/constraints.txt constraints.txt
 
 clean: ## remove what was built; .venv stays
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build .pytest_cache .ruff_cache
 
 # The environment: made once, and again when what it is made from changes.
 .venv/.ready: pyproject.toml $(CONSTRAINTS)

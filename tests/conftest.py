@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from u2learn import records
+from u2learn.data.example import Example
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,3 +63,13 @@ def folder(tmp_path, monkeypatch):
     records.records.cache_clear()
     yield place
     records.records.cache_clear()
+
+
+def cross(seed: int, size: tuple[int, int] = (40, 44), bright: int = 60) -> Example:
+    """Two lines on noise, by so many grey levels brighter; the whole image is seen, by two who agree."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros(size, np.uint8)
+    label[rng.integers(4, size[0] - 4) + np.arange(2)] = 1
+    label[:, rng.integers(4, size[1] - 4) + np.arange(2)] = 1
+    image = rng.integers(0, 240 - bright, (3, *size)) + bright * label
+    return Example(f"cross-{seed}", image.astype(np.uint8), label, np.ones(size, bool), label)

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import cross
 from PIL import Image
 
 import u2learn
 from u2learn import cli, records, studies, tables, tasks, training
 from u2learn.data.augment import Augmentation
-from u2learn.data.example import Example
 from u2learn.inference import load_model, save_model, segment
 from u2learn.models.weights import read_tensors, write_tensors
 from u2learn.recipe import Recipe
@@ -51,15 +51,6 @@ def failure(*arguments: object) -> str:
     assert "\n" not in message and "Traceback" not in message and "Errno" not in message
     assert len(message) > 25
     return message
-
-
-def cross(seed: int) -> Example:
-    rng = np.random.default_rng(seed)
-    label = np.zeros((40, 44), np.uint8)
-    label[rng.integers(4, 36) + np.arange(2)] = 1
-    label[:, rng.integers(4, 40) + np.arange(2)] = 1
-    image = (rng.integers(0, 180, (3, 40, 44)) + 60 * label).astype(np.uint8)
-    return Example(f"cross-{seed}", image, label, np.ones((40, 44), bool), label)
 
 
 TINY = Recipe(

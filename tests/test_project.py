@@ -1,10 +1,13 @@
 """The shell of the project: what is installed, what is packed, what make and the style say."""
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,12 @@ from tools import picture
 PROJECT = ProjectMetadata(str(ROOT), PluginManager()).core
 PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+
+
+def pinned(name: str) -> str:
+    """The version of a library that constraints.txt has for this Python."""
+    (pin,) = (p for p in PINS if p.name == name and (p.marker is None or p.marker.evaluate()))
+    return next(iter(pin.specifier)).version
 
 
 def test_code_is_linted():
@@ -58,6 +67,28 @@ def test_every_requirement_is_pinned_within_its_bounds(python):
 def test_lower_bounds_only_where_colab_brings_its_own():
     operators = {spec.operator for r in PROJECT.dependencies for spec in Requirement(r).specifier}
     assert operators == {">="}
+
+
+def test_the_package_requires_what_it_imports_and_nothing_else():
+    """Imports inside of functions are not counted: these are of the extras, for those who call them."""
+
+    def imported(statements: list[ast.stmt]) -> Iterator[str]:
+        for node in statements:
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield node.module
+            elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+                for part in ("body", "orelse", "handlers", "finalbody"):
+                    if not isinstance(node, ast.FunctionDef):
+                        yield from imported(getattr(node, part, []))
+
+    package = Path(u2learn.__file__).parent
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in package.rglob("*.py")]
+    names = {name.partition(".")[0] for tree in trees for name in imported(tree.body)}
+    outside = names - sys.stdlib_module_names - {"u2learn"}
+    libraries = {distribution for name in outside for distribution in packages_distributions()[name]}
+    assert {name.lower() for name in libraries} == {r.name for r in map(Requirement, PROJECT.dependencies)}
 
 
 def test_the_oldest_versions_are_those_of_the_bounds():

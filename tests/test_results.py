@@ -10,6 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from conftest import cross
 from sklearn.metrics import f1_score
 from torch import nn
 
@@ -240,15 +241,12 @@ def test_every_reported_row_has_a_source_and_a_value():
 # --- measuring ----------------------------------------------------------------------------------------------
 
 
-def cross(seed: int, second: bool = True) -> Example:
-    rng = np.random.default_rng(seed)
-    label = np.zeros((40, 44), np.uint8)
-    label[rng.integers(4, 36) + np.arange(2)] = 1
-    label[:, rng.integers(4, 40) + np.arange(2)] = 1
-    image = (rng.integers(0, 180, (3, 40, 44)) + 60 * label).astype(np.uint8)
-    field = np.hypot(*np.indices((40, 44)) - 20) < 19
-    other = np.where(rng.random((40, 44)) < 0.05, 1 - label, label)
-    return Example(f"cross-{seed}", image, label, field, other if second else None)
+def seen_by_two(seed: int) -> Example:
+    """A cross in a round field of view, of which a second observer sees one pixel in twenty otherwise."""
+    example = cross(seed)
+    field = np.hypot(*np.indices(example.label.shape) - 20) < 19
+    otherwise = np.random.default_rng((seed, 2)).random(example.label.shape) < 0.05
+    return dataclasses.replace(example, field=field, second=example.label ^ otherwise)
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +270,7 @@ def trained(tmp_path_factory):
         window=(32, 32),
         stride=(21, 21),
     )
-    parts = {"train": [cross(s) for s in range(4)], "test": [cross(s) for s in (50, 51)]}
+    parts = {"train": [seen_by_two(s) for s in range(4)], "test": [seen_by_two(s) for s in (50, 51)]}
     place = tmp_path_factory.mktemp("trained")
     train(recipe, place, parts["train"], parts["test"], device="cpu", progress=False)
     return place, recipe, parts
@@ -480,7 +478,7 @@ def test_second_observer(trained, monkeypatch):
 
 
 def test_no_second_observer_is_said_by_name(trained, monkeypatch):
-    monkeypatch.setattr(Recipe, "examples", lambda self, part: [cross(77, second=False)])
+    monkeypatch.setattr(Recipe, "examples", lambda self, part: [dataclasses.replace(cross(77), second=None)])
     with pytest.raises(ValueError, match="cross-77"):
         measure.measure_second_observer(trained[1])
 

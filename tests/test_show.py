@@ -591,6 +591,14 @@ def test_draw_has_a_box_for_each_block_with_its_channels(name, heads):
     )
 
 
+def test_draw_makes_a_block_wider_with_its_channels():
+    """Five stages of 64, 128, ... 1024 channels: each doubling is worth 0.072 inches."""
+    widths = sorted({round(box.get_width(), 4) for box in boxes_of(show.draw(unet_s5_d16(), (584, 565)))})
+    assert len(widths) == 6  # and the heads, with two channels
+    assert np.diff(widths[1:]) == pytest.approx([0.072] * 4, rel=0.02)
+    assert widths[1] == pytest.approx(0.18 + 0.072 * 6, abs=0.01)
+
+
 def test_draw_shows_how_the_parts_of_other_models_hang_together():
     wnet = measure(wnet_small(), (32, 32))
     assert len(wnet.us) == 2 and [(h.u, h.level) for h in wnet.heads] == [(0, 0), (1, 0)]

@@ -6,6 +6,7 @@ import torch
 
 from u2learn.data import SyntheticStreets, street
 from u2learn.data.cityscapes import CLASSES, LABELS
+from u2learn.data.drawn.streets import Canvas, ground_and_walls
 from u2learn.metrics.overlap import confusion, scores
 
 SIZE = (64, 128)
@@ -37,6 +38,19 @@ def test_another_size_is_the_same_street():
         assert (ids[::2, ::2] == small_ids).mean() > 0.9
         shrunk = image.reshape(3, 64, 2, 128, 2).mean((2, 4))
         assert np.abs(shrunk - small).mean() < 12
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_camera_stands_a_metre_and_a_half_above_the_ground(seed):
+    """What is as high as the camera lies on the horizon, and the road is as wide as it is seen from there:
+    from a height h, a row that is t below the horizon shows a street of width w as w t / h."""
+    canvas = Canvas(np.random.default_rng(seed), (128, 256))
+    for x, z in ((0, 3), (-4, 20), (2, 90)):
+        assert canvas.at(x, 1.5, z)[1] == pytest.approx(canvas.horizon)
+    ground_and_walls(np.random.default_rng(seed), canvas, road=3.0)  # metres, half of the width
+    road = np.isin(np.array(canvas.ids), [label.id for label in LABELS if label.name in ("road", "parking")])
+    row = int(canvas.horizon) + 48
+    assert road[row].sum() == pytest.approx(6.0 * (row - canvas.horizon) / 1.5, abs=4)  # pixels
 
 
 def test_every_class_and_the_void_occur(scenes):

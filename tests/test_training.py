@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import cross
 from safetensors.torch import load_file
 
 from u2learn import batches, devices, tasks, training
@@ -40,17 +41,8 @@ def tiny(**changes) -> Recipe:
     return Recipe("tiny", "synthetic", "unet_small", **(settings | changes))
 
 
-def cross(seed: int, size=(40, 44)) -> Example:
-    """Bright lines on noise: a task for seconds."""
-    rng = np.random.default_rng(seed)
-    label = np.zeros(size, np.uint8)
-    label[rng.integers(4, size[0] - 4) + np.arange(2)] = 1
-    label[:, rng.integers(4, size[1] - 4) + np.arange(2)] = 1
-    image = rng.integers(0, 100, (3, *size)) + 120 * label
-    return Example(f"cross-{seed}", image.astype(np.uint8), label, field=np.ones(size, bool))
-
-
-CROSSES, MORE = [cross(s) for s in range(5)], [cross(s) for s in range(100, 102)]
+# Lines so bright that a net finds them within seconds.
+CROSSES, MORE = ([cross(s, bright=140) for s in seeds] for seeds in (range(5), range(100, 102)))
 
 
 def weights(folder) -> dict[str, torch.Tensor]:

@@ -29,7 +29,7 @@ def main(options: list[str]) -> None:
             BUILD / ".doctrees", ignore_errors=True
         )  # else the next run would not see the warnings again
         for log in sorted((BUILD / "html" / "reports").rglob("*.err.log")):
-            print(f"\n{log.stem}:\n{log.read_text()[-3000:]}", file=sys.stderr)
+            print(f"\n{log.stem}:\n{log.read_text(encoding='utf-8')[-3000:]}", file=sys.stderr)
         sys.exit(f"The book was not built; the reasons stand above. {error}")
     print(f"\nThe book is built. Open it in a browser: {(BUILD / 'html' / 'index.html').as_uri()}")
 

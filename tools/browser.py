@@ -14,12 +14,13 @@ import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Literal
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, ViewportSize, sync_playwright
 
 SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
-DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1280, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 LOUD = ("error", "warning")
 # A quiet browser: no sandbox (it cannot run as root), nothing that speaks to the network by itself.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
@@ -51,7 +52,7 @@ def serve(folder: Path) -> Iterator[str]:
     """Serve a folder on a free local port; gives its address."""
 
     class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_):
+        def log_message(self, *_: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
@@ -70,7 +71,7 @@ def watch(page: Page, address: str) -> list[str]:
     """Keep the page away from every other server; gives a list that fills with what goes wrong on it."""
     wrong: list[str] = []
 
-    def guard(route):
+    def guard(route: Route) -> None:
         if route.request.url.startswith((address, "data:", "blob:")):
             route.continue_()
         else:
@@ -91,7 +92,11 @@ def main() -> None:
     folder = SITE.parent / "shots"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    views = {"desktop": (DESKTOP, "light"), "phone": (PHONE, "light"), "dark": (DESKTOP, "dark")}
+    views: dict[str, tuple[ViewportSize, Literal["light", "dark"]]] = {
+        "desktop": (DESKTOP, "light"),
+        "phone": (PHONE, "light"),
+        "dark": (DESKTOP, "dark"),
+    }
     with serve(SITE) as address, browser() as chrome:
         for name in pages(SITE):
             for view, (size, scheme) in views.items():

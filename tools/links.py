@@ -116,9 +116,8 @@ def cells(notebook: str, kind: str) -> str:
 
 def repository(root: Path) -> str:
     """The home, as https://github.com/OWNER/NAME. (A plain search: Python 3.10 cannot read TOML.)"""
-    found = re.search(
-        r'^Repository = "(https://github\.com/[\w.-]+/[\w.-]+)"$', (root / "pyproject.toml").read_text(), re.M
-    )
+    project = (root / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r'^Repository = "(https://github\.com/[\w.-]+/[\w.-]+)"$', project, re.M)
     if not found:
         sys.exit('pyproject.toml needs, under [project.urls]: Repository = "https://github.com/OWNER/NAME"')
     return found[1]
@@ -243,7 +242,7 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("u2learn") is None:
-    packages = ["torchinfo", "u2learn @ git+{home}"]
+    packages = ["einops", "torchinfo", "u2learn @ git+{home}"]
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", *packages], check=True)"""
 
 

@@ -12,6 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from u2learn import pretrained, segment, show
 from u2learn.data.drawn.retina import fundus
+from u2learn.models.conv import parameters
+from u2learn.pixels import size_of
 
 TARGET = Path(__file__).resolve().parents[1] / "book" / "_static" / "u2learn.png"
 
@@ -27,14 +29,13 @@ def picture() -> plt.Figure:
     model, recipe = pretrained("drive-small")
     eye = fundus(seed=5)
     vessel = segment(model, eye.image, recipe)[1] > 0.5  # (H, W)
-    drawing = FigureCanvasAgg(show.draw(model, size=vessel.shape))
+    drawing = FigureCanvasAgg(show.draw(model, size_of(vessel)))
     drawing.figure.set_dpi(200)
     drawing.draw()
-    parameters = sum(p.numel() for p in model.parameters())
     errors = show.overlay(eye.image, vessel, eye.label).movedim(0, -1).numpy()  # (H, W, 3)
     panels = {
         "a synthetic eye": eye.image.transpose(1, 2, 0),
-        f"a U-Net of {parameters:,} parameters": np.asarray(drawing.buffer_rgba()),
+        f"a U-Net of {parameters(model):,} parameters": np.asarray(drawing.buffer_rgba()),
         "the vessels it finds, and its mistakes": errors,
     }
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.6), dpi=120, width_ratios=[1, 1.15, 1])

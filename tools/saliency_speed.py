@@ -6,15 +6,19 @@ disturbs both alike; then ours with the relaxed boundary F, which PySODMetrics d
 
 import time
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import py_sod_metrics
 from scipy import ndimage
 
 from u2learn.metrics.saliency import score_saliency
+from u2learn.pixels import Size
+
+Pair = tuple[np.ndarray, np.ndarray]  # a map of 8 bits and a mask, (H, W) each
 
 
-def main(images: int = 100, size: tuple[int, int] = (300, 400)) -> tuple[float, float]:
+def main(images: int = 100, size: Size = (300, 400)) -> tuple[float, float]:
     """Prints times and returns the ratios of ours to theirs, for the same scores and with one more."""
     pairs = [drawn(seed, size) for seed in range(images)]
     theirs, same, more = (
@@ -27,7 +31,7 @@ def main(images: int = 100, size: tuple[int, int] = (300, 400)) -> tuple[float, 
     return same / theirs, more / theirs
 
 
-def drawn(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def drawn(seed: int, size: Size) -> Pair:
     """A map of 8 bits and the mask that it resembles."""
     rng = np.random.default_rng(seed)
     shape = ndimage.gaussian_filter(rng.normal(size=size), 25)
@@ -36,13 +40,13 @@ def drawn(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return (255 / (1 + np.exp(4 - 4 * shape - noise))).astype(np.uint8), shape > 1
 
 
-def clock(score, pair) -> float:
+def clock(score: Callable[[np.ndarray, np.ndarray], None], pair: Pair) -> float:
     start = time.perf_counter()
     score(*pair)
     return time.perf_counter() - start
 
 
-def package(level, mask) -> None:
+def package(level: np.ndarray, mask: np.ndarray) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its F will be replaced some day
         metrics = [
@@ -54,11 +58,11 @@ def package(level, mask) -> None:
         metric.get_results()
 
 
-def ours(level, mask) -> None:
+def ours(level: np.ndarray, mask: np.ndarray) -> None:
     score_saliency([(level / 255, mask)], also=["weighted_f"])
 
 
-def ours_and_one(level, mask) -> None:
+def ours_and_one(level: np.ndarray, mask: np.ndarray) -> None:
     score_saliency([(level / 255, mask)])
 
 

@@ -4,15 +4,16 @@ The two for saliency take one map of logits (B, 1, H, W) and a mask, float (B, 1
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from u2learn.pixels import IGNORE
 from u2learn.registry import LOSSES
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-IGNORE = 255
 
 
 def cross_entropy(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor:
@@ -144,7 +145,7 @@ def iou_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
 def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
     """One loss from several: weighted_sum((1, cross_entropy), (3, dice_mmseg0)) is OpenMMLab's CE + Dice."""
-    return lambda logits, label: sum(weight * loss(logits, label) for weight, loss in terms)
+    return lambda logits, label: reduce(torch.add, (w * loss(logits, label) for w, loss in terms))
 
 
 def deep_supervision(
@@ -167,7 +168,8 @@ def deep_supervision(
                 f"The model gives {len(outputs)} outputs, but only {len(weights)} have a weight."
             )
         losses = [loss] + [auxiliary or loss] * (len(outputs) - 1)
-        return sum(w * f(x, label) for w, f, x in zip(weights, losses, outputs, strict=False))
+        terms = zip(weights, losses, outputs, strict=False)
+        return reduce(torch.add, (w * f(x, label) for w, f, x in terms))
 
     return total
 

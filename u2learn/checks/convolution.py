@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from u2learn.checks.core import Cases, Mistake, call, integers, normal, question, shown
+from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, shown
 
 Layer = tuple[int, int, int, int]  # kernel, stride, padding, dilation
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose2d", "unfold")
 
 
 @question("1.1", "out_size")
-def out_size(g: torch.Generator, answer) -> str:
+def out_size(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for _ in range(40):
         n, k, s, p, d = integers(g, (9, 60), (1, 4), (1, 4), (0, 3), (1, 3))
@@ -38,7 +38,7 @@ def out_size(g: torch.Generator, answer) -> str:
 
 
 @question("1.2", "conv2d")
-def conv2d(g: torch.Generator, answer) -> str:
+def conv2d(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for trial in range(12):
         B, C, out, k = integers(g, (2, 3), (2, 3), (1, 4), (2, 4))
@@ -84,7 +84,7 @@ def conv2d_suspects(x: Tensor, w: Tensor, b: Tensor, s: int, p: int, d: int) -> 
 
 
 @question("1.3", "field_of")
-def field_of(g: torch.Generator, answer) -> str:
+def field_of(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for trial in range(20):
         layers = [random_layer(g) for _ in range(integers(g, (1, 2 + trial // 5))[0])]
@@ -125,8 +125,8 @@ def measured_field(layers: Sequence[Layer], i: int) -> tuple[int, int]:
     y = x
     for k, s, _, d in layers:
         y = F.conv1d(y, torch.full((1, 1, k), 1 / k), None, s, 0, d)
-    y[0, 0, i].backward()
-    reached = x.grad[0, 0].nonzero().flatten()
+    (grad,) = torch.autograd.grad(y[0, 0, i], x)
+    reached = grad[0, 0].nonzero().flatten()
     return int(reached[0]) - border, int(reached[-1]) - border
 
 
@@ -139,7 +139,7 @@ def walk(i: int, layers: Sequence[Layer], right: int = -1, taps: int = -1) -> tu
 
 
 @question("1.4", "input_gradient")
-def input_gradient(g: torch.Generator, answer) -> str:
+def input_gradient(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the gradient")
     for trial in range(10):
         B, C, out, k = integers(g, (1, 2), (1, 3), (4, 6), (2, 4))
@@ -177,7 +177,7 @@ def gradient_suspects(grad: Tensor, w: Tensor, p: int) -> dict:
 
 
 @question("1.5", "cost")
-def cost(g: torch.Generator, answer) -> str:
+def cost(g: torch.Generator, answer: Answer) -> str:
     parameters, work = Cases(), Cases()
     for _ in range(12):
         size, channels = integers(g, (20, 40), (2, 3))

@@ -26,6 +26,7 @@ MODULES = {
 }
 GREEN, RED, YELLOW, PLAIN = "\033[1;32m", "\033[1;31m", "\033[1;33m", "\033[0m"
 QUESTIONS: dict[str, tuple[str, Callable]] = {}
+Answer = Callable[..., Any]  # a student's function or class
 
 
 class NotYet(AssertionError):
@@ -125,7 +126,9 @@ class Forbid(TorchFunctionMode):
         super().__init__()
         self.names = set(names)
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         if getattr(function, "__name__", "") in self.names:
             raise Mistake(f"{function.__name__} does the whole work for you: write it yourself here.")
         return function(*args, **(kwargs or {}))

@@ -6,11 +6,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from u2learn.checks.core import Cases, Mistake, call, integers, normal, one_of, question, shown, uniform
+from u2learn.checks.core import (
+    Answer,
+    Cases,
+    Mistake,
+    call,
+    integers,
+    normal,
+    one_of,
+    question,
+    shown,
+    uniform,
+)
 
 
 @question("4.1", "to_label")
-def to_label(g: torch.Generator, answer) -> str:
+def to_label(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the label")
     kinds = {"0 and 1": 1, "0 and 255": 255, "a JPEG, about 0 and about 255": 250, "True and False": True}
     for kind, white in kinds.items():
@@ -53,7 +64,7 @@ def to_label(g: torch.Generator, answer) -> str:
 
 
 @question("4.2", "pair")
-def pair(g: torch.Generator, answer) -> str:
+def pair(g: torch.Generator, answer: Answer) -> str:
     for trial in range(6):
         first, last = integers(g, (1, 9), (0, 9))
         numbers = sorted({first, 10 * first + last, *integers(g, (100, 200), (201, 400))})
@@ -83,7 +94,7 @@ def shuffled(g: torch.Generator, items: Sequence[str]) -> list[str]:
     return [items[i] for i in torch.randperm(len(items), generator=g).tolist()]
 
 
-def refused(answer, images: list[str], masks: list[str], name: str, why: str) -> None:
+def refused(answer: Answer, images: list[str], masks: list[str], name: str, why: str) -> None:
     try:
         got = call(answer, images, masks)
     except Mistake as mistake:
@@ -96,7 +107,7 @@ def refused(answer, images: list[str], masks: list[str], name: str, why: str) ->
 
 
 @question("4.3", "crop_and_flip")
-def crop_and_flip(g: torch.Generator, answer) -> str:
+def crop_and_flip(g: torch.Generator, answer: Answer) -> str:
     H, W, h, w = integers(g, (8, 9), (11, 12), (5, 6), (7, 8))
     places = torch.arange(H * W).reshape(H, W)
     image = torch.stack([places, places, places]).float()
@@ -158,7 +169,7 @@ def crop_and_flip(g: torch.Generator, answer) -> str:
 
 
 @question("4.4", "normalise")
-def normalise(g: torch.Generator, answer) -> str:
+def normalise(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the image", 2e-3)
     for _ in range(8):
         H, W = integers(g, (12, 20), (21, 30))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from u2learn.checks.core import Cases, Mistake, call, integers, normal, question, shown
+from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, shown
 from u2learn.data.drawn.retina import fundus
 from u2learn.data.example import Example
 from u2learn.metrics.overlap import OverlapScores
@@ -18,7 +18,7 @@ PARAMETERS = 100_000  # that a network may have
 
 
 @question("8.1", "darkness")
-def darkness(g: torch.Generator, answer) -> str:
+def darkness(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the map", 1e-5)
     for _ in range(8):
         H, W = integers(g, (20, 26), (28, 34))
@@ -50,7 +50,7 @@ def dark_map(green: Tensor, width: int, zeros: bool = False) -> Tensor:
 
 
 @question("8.2", "rate")
-def rate(g: torch.Generator, answer) -> str:
+def rate(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for _ in range(6):
         steps, peak = 10 * integers(g, (4, 12))[0], 0.001 * integers(g, (1, 9))[0]
@@ -105,7 +105,7 @@ class Spy(nn.Module):
 
 
 @question("8.3", "segment_image")
-def segment_image(g: torch.Generator, answer) -> str:
+def segment_image(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the probabilities")
     for _ in range(6):
         H, W = integers(g, (15, 20), (23, 29))
@@ -147,7 +147,7 @@ def eyes(seeds: Sequence[int]) -> list[Example]:
     return [fundus(seed, SIZE) for seed in seeds]
 
 
-def evaluate(net, segment, seeds: Sequence[int]) -> tuple[float, float]:
+def evaluate(net: nn.Module, segment: Answer, seeds: Sequence[int]) -> tuple[float, float]:
     """Dice of a network and of the baseline on drawn eyes: totals over the full images, threshold 1/2.
 
     Raises:
@@ -182,7 +182,7 @@ def evaluate(net, segment, seeds: Sequence[int]) -> tuple[float, float]:
 
 
 @question("8.4", "your network")
-def network(g: torch.Generator, net, segment) -> str:
+def network(g: torch.Generator, net: nn.Module, segment: Answer) -> str:
     count = sum(x.numel() for x in dict(call(net.state_dict)).values())
     if count > PARAMETERS:
         raise Mistake(f"the network has {count:,} numbers, {PARAMETERS:,} are allowed.")

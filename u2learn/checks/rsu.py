@@ -1,17 +1,20 @@
 """Checks of assignment 6: the residual U-block."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from u2learn.checks.core import Cases, Mistake, call, integers, normal, question, shown
+from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, shown
 from u2learn.models.rsu import RSU
+from u2learn.models.ulevel import ULevel
 
 
 @question("6.1", "level_sizes")
-def level_sizes(g: torch.Generator, answer) -> str:
+def level_sizes(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for trial in range(20):
         height, size = integers(g, (3, 7), (5, 320))
@@ -93,7 +96,7 @@ def tell(got: Sequence[tuple], want: Sequence[tuple], dilated: bool) -> str | No
     return None
 
 
-def structure(g: torch.Generator, answer, dilated: bool) -> str:
+def structure(g: torch.Generator, answer: Answer, dilated: bool) -> str:
     for equal in (True, False):  # first with as many channels in as out, where a wrong residual still adds up
         cases = Cases()
         for _ in range(4):
@@ -103,7 +106,7 @@ def structure(g: torch.Generator, answer, dilated: bool) -> str:
             x = normal(g, 2, inputs, *integers(g, (17, 24), (33, 40)))
             arguments = (inputs, mid, out) if dilated else (height, inputs, mid, out)
             case = f"{'RSU4F' if dilated else 'RSU'}{arguments}, x {tuple(x.shape)}"
-            due, want = trace_of(lambda conv, a=(height, inputs, mid, out): RSU(*a, dilated, conv), x)
+            due, want = trace_of(partial(RSU, height, inputs, mid, out, dilated), x)
             trace: list = []
             module = call(answer, *arguments, maker(trace))
             got = call(module, x, note=f" of {case}")
@@ -143,7 +146,9 @@ class Repeat(nn.Module):
         return torch.cat([F.interpolate(deep, size=skip.shape[2:]), skip], 1)
 
 
-def wrong_order(got, want, sizes: Sequence[int], dilated: bool, x: Tensor, case: str) -> None:
+def wrong_order(
+    got: Any, want: Tensor, sizes: tuple[int, int, int, int], dilated: bool, x: Tensor, case: str
+) -> None:
     """Raise if the answer is that of a block which stacks (skip, deep), or repeats pixels on the way up."""
     if not isinstance(got, Tensor) or torch.allclose(got, want, atol=1e-4):
         return
@@ -154,24 +159,24 @@ def wrong_order(got, want, sizes: Sequence[int], dilated: bool, x: Tensor, case:
     ):
         block = RSU(*sizes, dilated, maker([]))
         level = block.u
-        while hasattr(level, "inner"):
+        while isinstance(level, ULevel):
             level.join, level = join, level.inner
         if torch.allclose(got, block(x), atol=1e-4):
             raise Mistake(f"{message} ({case}).")
 
 
 @question("6.2", "RSU")
-def rsu(g: torch.Generator, answer) -> str:
+def rsu(g: torch.Generator, answer: Answer) -> str:
     return structure(g, answer, dilated=False)
 
 
 @question("6.3", "RSU4F")
-def rsu_4f(g: torch.Generator, answer) -> str:
+def rsu_4f(g: torch.Generator, answer: Answer) -> str:
     return structure(g, answer, dilated=True)
 
 
 @question("6.4", "count")
-def count(g: torch.Generator, answer) -> str:
+def count(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for _ in range(10):
         height, inputs, mid, out = integers(g, (3, 7), (1, 20), (2, 12), (13, 30))
@@ -184,12 +189,19 @@ def count(g: torch.Generator, answer) -> str:
 
 
 def count_suspects(height: int, inputs: int, mid: int, out: int) -> dict[str, int]:
-    def total(norm: int = 2, bias: int = 1, up: int = 2, project: int = 1, bottom: int = 1, last=None) -> int:
+    def total(
+        norm: int = 2,
+        bias: int = 1,
+        up: int = 2,
+        project: int = 1,
+        bottom: int = 1,
+        last: int = out,
+    ) -> int:
         def block(a: int, b: int) -> int:
             return 9 * a * b + (bias + norm) * b
 
         down = block(out, mid) + (height - 2 + bottom) * block(mid, mid)
-        back = (height - 2) * block(up * mid, mid) + block(up * mid, out if last is None else last)
+        back = (height - 2) * block(up * mid, mid) + block(up * mid, last)
         return project * block(inputs, out) + down + back
 
     return {

@@ -6,9 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from u2learn.checks.core import Cases, Mistake, call, gradient, integers, normal, question, shown, uniform
-
-IGNORE = 255
+from u2learn.checks.core import (
+    Answer,
+    Cases,
+    Mistake,
+    call,
+    gradient,
+    integers,
+    normal,
+    question,
+    shown,
+    uniform,
+)
+from u2learn.pixels import IGNORE
 
 
 def labelled(g: torch.Generator, classes: int, ignored: bool, *shape: int) -> Tensor:
@@ -20,7 +30,7 @@ def labelled(g: torch.Generator, classes: int, ignored: bool, *shape: int) -> Te
 
 
 @question("3.1", "cross_entropy")
-def cross_entropy(g: torch.Generator, answer) -> str:
+def cross_entropy(g: torch.Generator, answer: Answer) -> str:
     values, gradients = Cases(), Cases("the gradient")
     for trial in range(10):
         B, K, H, W = integers(g, (2, 3), (2, 4), (5, 6), (7, 9))
@@ -93,7 +103,7 @@ def dice_terms(logits: Tensor, label: Tensor, ignored: str = "out", p: Tensor | 
 
 
 @question("3.2", "dice_loss")
-def dice_loss(g: torch.Generator, answer) -> str:
+def dice_loss(g: torch.Generator, answer: Answer) -> str:
     cases, gradients = Cases(), Cases("the gradient")
     for trial in range(10):
         B, K, H, W = integers(g, (2, 3), (2, 4), (5, 6), (7, 9))
@@ -114,7 +124,9 @@ def dice_loss(g: torch.Generator, answer) -> str:
 def dice_suspects(logits: Tensor, label: Tensor) -> dict:
     overlap, p, t, squares = dice_terms(logits, label)
 
-    def loss(overlap=overlap, size=p + t, top=1.0, bottom=1.0) -> Tensor:
+    def loss(
+        overlap: Tensor = overlap, size: Tensor = p + t, top: float = 1.0, bottom: float = 1.0
+    ) -> Tensor:
         return 1 - (2 * overlap + top) / (size + bottom)
 
     o_kept, p_kept, t_kept, _ = dice_terms(logits, label, "in p")
@@ -159,7 +171,7 @@ def dice_suspects(logits: Tensor, label: Tensor) -> dict:
 
 
 @question("3.3", "dice_and_iou")
-def dice_and_iou(g: torch.Generator, answer) -> str:
+def dice_and_iou(g: torch.Generator, answer: Answer) -> str:
     dices, ious = Cases("Dice", 1e-6), Cases("IoU", 1e-6)
     for trial in range(8):
         predictions, labels = [], []
@@ -235,7 +247,7 @@ def score_suspects(predictions: list[Tensor], labels: list[Tensor]) -> dict[str,
 
 
 @question("3.4", "auc")
-def auc(g: torch.Generator, answer) -> str:
+def auc(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for trial in range(10):
         n = integers(g, (30, 60))[0]

@@ -7,13 +7,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from u2learn.checks.core import Cases, Mistake, call, gradient, integers, normal, question, shown, uniform
+from u2learn.checks.core import (
+    Answer,
+    Cases,
+    Mistake,
+    call,
+    gradient,
+    integers,
+    normal,
+    question,
+    shown,
+    uniform,
+)
 from u2learn.models.official import official_names
 from u2learn.models.u2net import DOWN, u2net_small
 
 
 @question("7.1", "side_outputs")
-def side_outputs(g: torch.Generator, answer) -> str:
+def side_outputs(g: torch.Generator, answer: Answer) -> str:
     cases = [Cases(f"output {i}") for i in range(5)]
     for _ in range(6):
         H, W = integers(g, (13, 18), (21, 27))
@@ -41,8 +52,8 @@ def side_outputs(g: torch.Generator, answer) -> str:
     return cases[0].done("6 random pyramids give the fused map and every side, at the picture's size.")
 
 
-def named(function: Callable) -> Callable:
-    """A partial has no name that could be shown."""
+def named(function: partial[Tensor]) -> Callable[[Tensor], Tensor]:
+    """A partial as a function, whose name can be shown, that refuses another number of channels."""
 
     def head(x: Tensor) -> Tensor:
         channels = function.keywords["weight"].shape[1]
@@ -97,7 +108,7 @@ def output_suspects(
 
 
 @question("7.2", "deep_loss")
-def deep_loss(g: torch.Generator, answer) -> str:
+def deep_loss(g: torch.Generator, answer: Answer) -> str:
     cases, gradients = Cases(), Cases("the gradient")
     for _ in range(8):
         B, H, W, count = integers(g, (1, 3), (5, 7), (8, 10), (3, 7))
@@ -163,7 +174,7 @@ def stages() -> list[tuple[int, dict[str, str], dict[str, tuple[int, ...]]]]:
 
 
 @question("7.3", "to_ours")
-def to_ours(g: torch.Generator, answer) -> str:
+def to_ours(g: torch.Generator, answer: Answer) -> str:
     for height, names, shapes in stages():
         want = {
             a: normal(g, *shapes[a]) if shapes[a] else torch.tensor(integers(g, (1, 10**6))[0]) for a in names
@@ -197,7 +208,7 @@ def to_ours(g: torch.Generator, answer) -> str:
 
 
 @question("7.4", "saliency_map")
-def saliency_map(g: torch.Generator, answer) -> str:
+def saliency_map(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the map")
     for _ in range(8):
         B, h, w, H, W = integers(g, (2, 3), (5, 8), (9, 11), (12, 17), (19, 25))

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from u2learn.checks.core import Cases, Mistake, call, integers, normal, question, shown, uniform
+from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, shown, uniform
 from u2learn.models.conv import double_conv
 from u2learn.models.unet import nest
+from u2learn.pixels import Size
 
 
 @question("2.1", "batch_norm")
-def batch_norm(g: torch.Generator, answer) -> str:
+def batch_norm(g: torch.Generator, answer: Answer) -> str:
     outputs, means, variances = Cases("the result"), Cases("the new mean"), Cases("the new variance")
     for trial in range(10):
         B, C, H, W = integers(g, (2, 3), (2, 4), (3, 5), (6, 7))
@@ -103,7 +104,7 @@ def variance_suspects(x: Tensor, var: Tensor, training: bool) -> dict:
 
 
 @question("2.2", "Block")
-def block(g: torch.Generator, answer) -> str:
+def block(g: torch.Generator, answer: Answer) -> str:
     evaluated, trained = Cases(), Cases()
     for trial in range(8):
         a, b = integers(g, (1, 3), (4, 6))
@@ -138,10 +139,19 @@ def block(g: torch.Generator, answer) -> str:
 
 
 def block_output(
-    x, w, weight, bias, mean, var, dilation, training, order="conv norm relu", padding=None
+    x: Tensor,
+    w: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    dilation: int,
+    training: bool,
+    order: str = "conv norm relu",
+    padding: int | None = None,
 ) -> Tensor:
     pad = (w.shape[-1] - 1) * dilation // 2 if padding is None else padding
-    steps = {
+    steps: dict[str, Callable[[Tensor], Tensor]] = {
         "conv": lambda y: F.conv2d(y, w, None, 1, pad, dilation),
         "norm": lambda y: F.batch_norm(y, mean.clone(), var.clone(), weight, bias, training),
         "relu": F.relu,
@@ -151,14 +161,23 @@ def block_output(
     return x
 
 
-def block_suspects(*values) -> dict:
-    w, dilation = values[1], values[6]
-    make = partial(block_output, *values)
+def block_suspects(
+    x: Tensor,
+    w: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    dilation: int,
+    training: bool,
+) -> dict:
+    plain = partial(block_output, x, w, weight, bias, mean, var)
+    make = partial(plain, dilation, training)
     return {
         "ReLU comes before the norm: it is convolution, norm, ReLU": lambda: make("conv relu norm"),
         "there is no ReLU at the end": lambda: make("conv norm"),
         "there is no norm": lambda: make("conv relu"),
-        "the dilation is not given to the convolution": lambda: block_output(*values[:6], 1, values[7]),
+        "the dilation is not given to the convolution": lambda: plain(1, training),
         "the padding does not know of the dilation: d (k - 1) / 2 keeps the size": lambda: make(
             padding=w.shape[-1] // 2
         ),
@@ -169,7 +188,7 @@ def block_suspects(*values) -> dict:
 
 
 @question("2.3", "join")
-def join(g: torch.Generator, answer) -> str:
+def join(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the joined map")
     for trial in range(10):
         B, C, D, h, w = integers(g, (1, 2), (1, 3), (4, 5), (3, 5), (6, 8))
@@ -204,7 +223,7 @@ def join_suspects(deep: Tensor, skip: Tensor) -> dict:
 
 
 @question("2.4", "Level")
-def level(g: torch.Generator, answer) -> str:
+def level(g: torch.Generator, answer: Answer) -> str:
     cases = [Cases(f"map {i}") for i in range(3)]
     for _ in range(6):
         H, W = integers(g, (9, 14), (15, 20))
@@ -212,12 +231,14 @@ def level(g: torch.Generator, answer) -> str:
         x = normal(g, 2, 3, H, W)
         bottom = normal(g, 7, 4, 1, 1)
 
-        def encode(x: Tensor, weight=a) -> Tensor:
+        def encode(x: Tensor, weight: Tensor = a) -> Tensor:
             if x.shape[1] != 3:
                 raise Mistake(f"encode takes the level's input (3 channels), and got {shown(x)}.")
             return F.conv2d(x, weight, padding=1)
 
-        def inner(x: Tensor, weight=b, last=bottom, half=(-(-H // 2), -(-W // 2))) -> list[Tensor]:
+        def inner(
+            x: Tensor, weight: Tensor = b, last: Tensor = bottom, half: Size = (-(-H // 2), -(-W // 2))
+        ) -> list[Tensor]:
             if tuple(x.shape[2:]) != half:
                 raise Mistake(
                     f"the inside gets a map of {tuple(x.shape[2:])}, expected {half}: call down first."
@@ -227,12 +248,12 @@ def level(g: torch.Generator, answer) -> str:
             y = F.conv2d(x, weight, padding=1)
             return [y, F.max_pool2d(F.conv2d(x, last), 2, ceil_mode=True)]
 
-        def decode(x: Tensor, weight=c) -> Tensor:
+        def decode(x: Tensor, weight: Tensor = c) -> Tensor:
             if x.shape[1] != 9:
                 raise Mistake(f"decode takes what join made (9 channels), and got {shown(x)}.")
             return F.conv2d(x, weight, padding=1)
 
-        def stack(deep: Tensor, skip: Tensor, full=(2, 4, H, W)) -> Tensor:
+        def stack(deep: Tensor, skip: Tensor, full: tuple[int, ...] = (2, 4, H, W)) -> Tensor:
             if not isinstance(deep, Tensor):
                 raise Mistake("the inside gives a list of maps, finest first: join takes the first of them.")
             if deep.ndim != 4:
@@ -280,7 +301,7 @@ def pool(x: Tensor) -> Tensor:
 
 
 @question("2.5", "count")
-def count(g: torch.Generator, answer) -> str:
+def count(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for _ in range(10):
         depth, inputs, classes = integers(g, (2, 5), (1, 4), (2, 5))

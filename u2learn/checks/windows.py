@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from u2learn.checks.core import Cases, Mistake, call, integers, normal, question, shown
+from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, shown
+from u2learn.pixels import Size
 
 Places = tuple[list[int], list[int]]
 
@@ -18,7 +19,7 @@ def starts(size: int, window: int, stride: int) -> list[int]:
 
 
 @question("5.1", "window_starts")
-def window_starts(g: torch.Generator, answer) -> str:
+def window_starts(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for trial in range(30):
         window = integers(g, (3, 12))[0]
@@ -54,9 +55,10 @@ def window_starts(g: torch.Generator, answer) -> str:
 class Model:
     """A network that depends on where a pixel stands in its window, and remembers what it was given."""
 
-    def __init__(self, g: torch.Generator, window: tuple[int, int], classes: int = 3):
+    def __init__(self, g: torch.Generator, window: Size, classes: int = 3):
         self.weight, self.place = normal(g, classes, 3, 3, 3), normal(g, classes, *window)
-        self.window, self.given = window, []
+        self.window = window
+        self.given: list[Tensor] = []
 
     def __call__(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != 3:
@@ -74,17 +76,20 @@ def assembled(
     weight: Tensor | None = None,
     divide: str = "weight",
     make: Callable[[Tensor], Tensor] = lambda logits: logits,
+    before: Tensor | None = None,
 ) -> Tensor:
-    """The windows' maps, put together with a weight for each pixel of a window (default: 1)."""
+    """The windows' maps, put together with a weight for each pixel of a window (default: 1).
+
+    make: what becomes of a map. before: what a window is multiplied with before the model sees it.
+    """
     h, w = model.window
     weight = torch.ones(h, w) if weight is None else weight
-    total, hits, last = 0, torch.zeros(image.shape[1:]), None
+    hits = torch.zeros(image.shape[1:])  # (H, W)
+    total, last = (torch.zeros(len(model.weight), *image.shape[1:]) for _ in range(2))  # (K, H, W)
     for y in places[0]:
         for x in places[1]:
-            logits = make(model(image[None, :, y : y + h, x : x + w])[0])
-            if last is None:
-                total = last = torch.zeros(len(logits), *image.shape[1:])
-                total, last = total.clone(), last.clone()
+            window = image[None, :, y : y + h, x : x + w]
+            logits = make(model(window if before is None else window * before)[0])
             total[:, y : y + h, x : x + w] += logits * weight
             last[:, y : y + h, x : x + w] = logits
             hits[y : y + h, x : x + w] += 1 if divide == "hits" else weight
@@ -104,7 +109,7 @@ def scene(g: torch.Generator) -> tuple[Model, Tensor, int, Places]:
 
 
 @question("5.2", "slide")
-def slide(g: torch.Generator, answer) -> str:
+def slide(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the map")
     for _ in range(6):
         model, image, stride, places = scene(g)
@@ -124,7 +129,7 @@ def slide(g: torch.Generator, answer) -> str:
 def slide_suspects(model: Model, image: Tensor, stride: int) -> dict:
     (h, w), (_, H, W) = model.window, image.shape
     places = starts(H, h, stride), starts(W, w, stride)
-    short = tuple(list(range(0, n - k + 1, stride)) for n, k in ((H, h), (W, w)))
+    short = [*range(0, H - h + 1, stride)], [*range(0, W - w + 1, stride)]
     return {
         "a later window overwrites an earlier one: add them, and divide by the number of hits": lambda: (
             assembled(model, image, places, divide="last")
@@ -146,7 +151,7 @@ def slide_suspects(model: Model, image: Tensor, stride: int) -> dict:
 
 
 @question("5.3", "blend")
-def blend(g: torch.Generator, answer) -> str:
+def blend(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the map")
     for _ in range(6):
         model, image, stride, places = scene(g)
@@ -190,24 +195,14 @@ def blend_suspects(model: Model, image: Tensor, places: Places) -> dict:
             )
         ),
         "the weight grows to the border: it falls": lambda: with_weight(1 / tent(h, w)),
-        "the window is weighted before the network sees it: weight what comes out": lambda: before(
-            model, image, places
+        "the window is weighted before the network sees it: weight what comes out": lambda: assembled(
+            model, image, places, tent(h, w), before=tent(h, w)
         ),
     }
 
 
-def before(model: Model, image: Tensor, places: Places) -> Tensor:
-    weight = tent(*model.window)
-
-    def weighted(x: Tensor) -> Tensor:
-        return F.conv2d(x * weight, model.weight, padding=1) + model.place
-
-    weighted.window = model.window
-    return assembled(weighted, image, places, weight)
-
-
 @question("5.4", "flip_test")
-def flip_test(g: torch.Generator, answer) -> str:
+def flip_test(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the probabilities")
     for _ in range(6):
         H, W = integers(g, (6, 9), (10, 13))

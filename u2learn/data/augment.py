@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORE = 255
+from u2learn.pixels import IGNORE, Size
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Augmentation:
     photometric: str = ""
     jitter: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not set(self.flips) <= set("hvt"):
             raise ValueError(f"An augmentation's flips are letters of 'hvt', not {self.flips!r}.")
         if self.photometric not in ("", *PHOTOMETRICS):
@@ -109,7 +109,7 @@ def sample_batch(
     images: Tensor | Pixels,
     labels: Tensor | Pixels,
     index: Tensor,
-    crop: tuple[int, int],
+    crop: Size,
     augment: Augmentation,
     generator: torch.Generator,
     num_classes: int = 2,
@@ -218,7 +218,9 @@ def normalisation(images: Tensor, how: str) -> tuple[Tensor, Tensor]:
         return mean, std.clamp(min=1e-6)  # a flat image becomes all zero
     if how == "maximum":
         top = images.amax(dim=(1, 2, 3), keepdim=True)  # (B, 1, 1, 1)
-        return tuple(value * torch.where(top > 0, top, 1) for value in normalisation(images, "imagenet"))
+        top = torch.where(top > 0, top, 1)
+        mean, std = normalisation(images, "imagenet")
+        return mean * top, std * top
     if how not in NORMALISATIONS:
         raise ValueError(
             f"Unknown normalisation {how!r}: choose 'image', 'maximum', "
@@ -240,25 +242,25 @@ def jitter(images: Tensor, amount: float, generator: torch.Generator) -> Tensor:
     return images * gain + _uniform(generator, -amount, amount, len(images), 1, 1, 1)
 
 
-def shrunk_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+def shrunk_size(size: Size, side: int) -> Size:
     """The (height, width) of `size` after shrinking the long side to at most `side` pixels."""
     factor = min(1.0, side / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(maps: Tensor, size: Size) -> Tensor:
     """Resize float (C, H, W) bilinearly to (C, *size), averaging over what falls together when shrinking."""
     return F.interpolate(maps[None], size=tuple(size), mode="bilinear", align_corners=False, antialias=True)[
         0
     ]
 
 
-def read_points(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def read_points(maps: Tensor, size: Size) -> Tensor:
     """Read float (C, H, W) at the centres of (C, *size): bilinear between four pixels, black outside.
 
     Unlike `resize` it does not average when shrinking: as scikit-image 0.14 resizes.
     """
-    grid = F.affine_grid(torch.eye(2, 3, dtype=maps.dtype)[None], (1, 1, *size), align_corners=False)
+    grid = F.affine_grid(torch.eye(2, 3, dtype=maps.dtype)[None], [1, 1, *size], align_corners=False)
     read = F.grid_sample(maps[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
     return read.clamp(min=maps.min())
 
@@ -290,7 +292,7 @@ def hsv_to_rgb(hsv: Tensor) -> Tensor:
 
 
 def _window_grid(
-    size: Tensor, tries: int, crop: tuple[int, int], augment: Augmentation, generator: torch.Generator
+    size: Tensor, tries: int, crop: Size, augment: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Where to read: centres (tries, 2, B, 1, 1) and the pixels around them (2, B, h, w); y and x in pixels.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from u2learn.data import local
-from u2learn.data.example import IGNORE, Example, read_image, read_label
+from u2learn.data.base import ExampleSet
+from u2learn.data.example import Example, read_image, read_label
+from u2learn.pixels import IGNORE
 from u2learn.registry import DATASETS
 
 
@@ -84,7 +85,7 @@ def train_ids(label: np.ndarray, what: str = "the label") -> np.ndarray:
     return TRAIN_IDS[label]
 
 
-class Cityscapes(Sequence):
+class Cityscapes(ExampleSet):
     """The finely annotated images of Cityscapes in 19 classes; a file is read when its index is asked for.
 
     2,975 images of 1024 x 2048 pixels train, 500 validate, and it is these 500 on which results are
@@ -136,9 +137,7 @@ class Cityscapes(Sequence):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, i: int | slice) -> Example | list[Example]:
-        if isinstance(i, slice):
-            return [self[k] for k in range(len(self))[i]]
+    def example(self, i: int) -> Example:
         image, label = self.files[self.names[i]]
         ids = train_ids(read_label(label, 256), str(label))
         return Example(self.names[i], read_image(image), ids, num_classes=len(CLASSES))

@@ -190,9 +190,7 @@ def _accepted(archive: Archive, path: Path) -> str:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     sums = path.with_name("SHA256SUMS")
-    noted = (
-        dict(reversed(line.split("  ", 1)) for line in sums.read_text().splitlines()) if sums.exists() else {}
-    )
+    noted = {name: known for known, name in (line.split("  ", 1) for line in _lines(sums))}
     expected = archive.sha256 or noted.get(path.name)
     if expected not in (None, digest.hexdigest()):
         aside = _put_aside(path)
@@ -211,9 +209,14 @@ def _put_aside(path: Path) -> Path:
 
 def _note(path: Path, digest: str) -> None:
     sums = path.with_name("SHA256SUMS")
-    lines = sums.read_text().splitlines() if sums.exists() else []
+    lines = _lines(sums)
     if f"{digest}  {path.name}" not in lines:
-        sums.write_text("\n".join([*lines, f"{digest}  {path.name}", ""]))
+        sums.write_text("\n".join([*lines, f"{digest}  {path.name}", ""]), encoding="utf-8")
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a text file; none if it is not there."""
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -262,13 +265,14 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                     with opened.open(info) as file:
                         yield info.filename, file
     elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as opened:
-            for info in opened:
-                if not (info.isfile() or info.isdir()):
-                    raise ValueError(f"{info.name!r} is a link or a device")
-                if info.isfile():
-                    with opened.extractfile(info) as file:
-                        yield info.name, file
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if not (member.isfile() or member.isdir()):
+                    raise ValueError(f"{member.name!r} is a link or a device")
+                content = tar.extractfile(member)  # None of a folder
+                if content is not None:
+                    with content:
+                        yield member.name, content
     else:
         with archive.open("rb") as file:
             start = file.read(200).lstrip().lower()

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-IGNORE = 255
+from u2learn.pixels import IGNORE
+
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".ppm", ".pgm", ".webp")
 MASK_WORDS = "masks?|labels?|gt|groundtruth|annotations?|seg|segmentation|manual[12]?|1stho|2ndho|ah|vk"
 IMAGE_WORDS = "images?|img|im|training|test|photo"

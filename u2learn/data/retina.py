@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
 
 from u2learn.data import local
+from u2learn.data.base import ExampleSet
 from u2learn.data.example import Example, read_image, read_mask
 from u2learn.registry import DATASETS
 
@@ -97,7 +98,7 @@ TRAINING: dict[str, dict[str, range]] = {
 }
 
 
-class Retina(Sequence):
+class Retina(ExampleSet):
     """The images of a retinal set with their vessel labels; a file is read when its index is asked for.
 
     The label is the first observer's, `second` the second observer's where the set has one (DRIVE's test
@@ -140,7 +141,7 @@ class Retina(Sequence):
         self.dataset = dataset
         self.files: dict[str, Files] = {}
         for name, files in sorted(LAYOUTS[dataset](folder).items()):
-            trains = int(re.search(r"\d+", name)[0]) in TRAINING[protocol][dataset]
+            trains = int(re.sub(r"\D", "", name)) in TRAINING[protocol][dataset]
             if split == "all" or trains == (split == "train"):
                 self.files[name] = files
         if not self.files:
@@ -152,9 +153,7 @@ class Retina(Sequence):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, i: int | slice) -> Example | list[Example]:
-        if isinstance(i, slice):
-            return [self[k] for k in range(len(self))[i]]
+    def example(self, i: int) -> Example:
         files = self.files[self.names[i]]
         image = read_image(files.image)
         return Example(
@@ -188,7 +187,7 @@ def field_of_view(image: np.ndarray) -> np.ndarray:
     red = image[0].astype(np.float32)
     for _ in range(2):  # rows, then columns
         padded = np.pad(red, ((2, 2), (0, 0)), mode="edge")
-        red = sum(padded[i : i + len(red)] for i in range(5)).T / 5
+        red = reduce(np.add, (padded[i : i + len(red)] for i in range(5))).T / 5
     dark, middle = np.percentile(red, (1, 50))
     bright = red > dark + (middle - dark) / 4
     return _between(bright) & _between(bright.T).T

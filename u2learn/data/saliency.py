@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from u2learn.data import local
+from u2learn.data.base import ExampleSet
 from u2learn.data.example import Example, image_files, listed, pair_files, read_image, read_mask
 from u2learn.registry import DATASETS
 
@@ -46,7 +46,7 @@ STUDY = range(1, 701)  # the images of ECSSD that train; by number, so that a lo
 COPIES = (("image", "mask"), ("images", "masks"), ("img", "gt"), ("imgs", "gt"), ("im", "gt"))
 
 
-class Saliency(Sequence):
+class Saliency(ExampleSet):
     """The images of a saliency set with their masks; a file is read when its index is asked for.
 
     | protocol | trains on | tests on |
@@ -101,9 +101,7 @@ class Saliency(Sequence):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, i: int | slice) -> Example | list[Example]:
-        if isinstance(i, slice):
-            return [self[k] for k in range(len(self))[i]]
+    def example(self, i: int) -> Example:
         image, mask = self.files[self.names[i]]
         return Example(
             f"{self.part}-{self.names[i]}",
@@ -122,15 +120,16 @@ def paired(part: str, root: Path) -> list[tuple[Path, Path]]:
     _, *official = PARTS[part]
     inner = official[0].split("/")[0] if PARTS[part].dataset in ("duts", "dis5k") else "."
     layouts = [official, *([f"{inner}/{name}" for name in copy] for copy in COPIES)]
-    found = ([_folder(root, name) for name in layout] for layout in layouts)
-    folders = next((pair for pair in found if all(pair)), None)
+    found = ((_folder(root, images), _folder(root, masks)) for images, masks in layouts)
+    folders = next(((images, masks) for images, masks in found if images and masks), None)
     if folders is None:
         raise FileNotFoundError(
             f"{root} has no folders {official[0]} and {official[1]}; is this copy of {part} as it came?"
         )
     problems: dict[str, list[str]] = {}
     pairs = pair_files(
-        *(image_files(folder) for folder in folders),
+        image_files(folders[0]),
+        image_files(folders[1]),
         lambda level, kind, file, text: problems.setdefault(kind, []).append(file),
     )
     if problems:
@@ -143,9 +142,10 @@ def _folder(root: Path, name: str) -> Path | None:
     """The folder of this name below `root`, whatever its case: copies mix `Image` and `image`."""
     for part in Path(name).parts:
         inside = (path for path in root.glob("*") if path.is_dir() and path.name.lower() == part.lower())
-        root = next(inside, None)
-        if root is None:
+        found = next(inside, None)
+        if found is None:
             return None
+        root = found
     return root
 
 

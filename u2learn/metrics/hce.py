@@ -80,7 +80,8 @@ def repair(region: np.ndarray, beside: np.ndarray, epsilon: float) -> Repair:
     A contour pixel counts once. A connected region that has none to count is an island: one click.
     """
     cv2 = need("cv2")
-    beside = cv2.dilate(beside.view(np.uint8), np.uint8([[0, 1, 0], [1, 1, 1], [0, 1, 0]])).view(bool)
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    beside = cv2.dilate(beside.view(np.uint8), cross).view(bool)
     contours, _ = cv2.findContours(region.view(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_NONE)
     counted = np.zeros_like(region)
     stretches = []

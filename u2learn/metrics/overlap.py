@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from u2learn.pixels import IGNORE
+
 THRESHOLDS = 1024  # k / 1024 are exact in floating point
 # Where the bins of a histogram end: at every threshold, and as often again evenly in the logit, because a
 # network is so sure of most pixels that they lie below the lowest threshold. EDGES[i - 1] < p <= EDGES[i].
@@ -23,7 +25,7 @@ CUTS = torch.bucketize(torch.arange(THRESHOLDS + 1) / THRESHOLDS, EDGES) + 1
 CUTS[0] = 0
 
 
-def confusion(prediction: Tensor, label: Tensor, num_classes: int, ignore: int = 255) -> Tensor:
+def confusion(prediction: Tensor, label: Tensor, num_classes: int, ignore: int = IGNORE) -> Tensor:
     """Count pixels: int64 (K, K), rows are the true class, columns the predicted one.
 
     prediction and label: class ids of equal shape; pixels labelled `ignore` are left out.
@@ -131,7 +133,7 @@ class OverlapScores:
         result.score(region="field", threshold=t)            # lwnet: field of view, chosen threshold
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.histograms: list[Tensor] = []  # one image each: (2 outside/inside, 2 label, BINS)
 
     def add(
@@ -153,7 +155,7 @@ class OverlapScores:
             raise ValueError(
                 "A probability is outside [0, 1] or not a number: apply softmax to the logits first."
             )
-        if not bool(((label == 0) | (label == 1) | (label == 255)).all()):
+        if not bool(((label == 0) | (label == 1) | (label == IGNORE)).all()):
             raise ValueError(
                 f"The label has the values {label.unique().tolist()[:6]}; 0, 1 and 255 (ignore) are due: "
                 "is it a 0/255 mask? Then use (mask > 127)."
@@ -166,7 +168,7 @@ class OverlapScores:
         # An edge belongs to the bin below it, so that p > 0.5 is exact and agrees with argmax.
         bins = torch.bucketize(vessel.double(), EDGES.to(vessel.device))
         cell = (inside.long() * 2 + label) * BINS + bins
-        counts = torch.bincount(cell[label != 255], minlength=4 * BINS)
+        counts = torch.bincount(cell[label != IGNORE], minlength=4 * BINS)
         self.histograms.append(counts.view(2, 2, BINS).cpu())
 
     def best_threshold(self, region: Literal["image", "field"] = "image") -> float:

@@ -89,12 +89,13 @@ def count_bold(pred: Array, mask: Array) -> tuple[int, int]:
     Source: Achanta et al., Frequency-tuned salient region detection (CVPR 2009).
     """
     bold = pred >= min(2 * pred.mean(), 1)
-    return np.count_nonzero(bold & mask), np.count_nonzero(bold)
+    return int(np.count_nonzero(bold & mask)), int(np.count_nonzero(bold))
 
 
-def precision_recall(hits: Array, marked: Array, mask: Array) -> tuple[Array, Array]:
+def precision_recall(hits: Array | int, marked: Array | int, mask: Array) -> tuple[Array, Array]:
     """Precision hits / marked and recall hits / |mask|; 0 / 0 is 0."""
-    return hits / np.maximum(marked, 1), hits / max(np.count_nonzero(mask), 1)
+    found, size = np.asarray(hits), int(np.count_nonzero(mask))
+    return found / np.maximum(marked, 1), found / max(size, 1)
 
 
 def f_measure(precision: Array, recall: Array) -> Array:
@@ -102,7 +103,7 @@ def f_measure(precision: Array, recall: Array) -> Array:
     return (1 + BETA2) * precision * recall / np.maximum(BETA2 * precision + recall, EPS)
 
 
-def e_measure(hits: Array, marked: Array, mask: Array) -> Array:
+def e_measure(hits: Array | int, marked: Array | int, mask: Array) -> Array:
     """Enhanced alignment of a cut map with the mask, from counts as those of `count_above`.
 
     With both centred on their means, a pixel's alignment is 2ab / (a² + b²), between -1 and 1. As both are
@@ -188,7 +189,7 @@ def relaxed_f(pred: Array, mask: Array, rho: float = 3) -> float:
         return 0.0
     precision = (spatial.KDTree(true).query(drawn)[0] <= rho).mean()
     recall = (spatial.KDTree(drawn).query(true)[0] <= rho).mean()
-    return f_measure(precision, recall)
+    return float(f_measure(precision, recall))
 
 
 COSTLY = {"weighted_f": weighted_f, "relaxed_f": relaxed_f, "hce": hce}

@@ -1,4 +1,4 @@
-"""What could stand in an RSU's place: blocks with its interface, made as wide as costs the same.
+"""Blocks to put in the place of an RSU: they have its interface, and are as wide as costs the same.
 
 A block takes (height, inputs, mid, out, dilated) and maps (B, inputs, H, W) to (B, out, H, W). Height and
 dilation are of a U alone; the others ignore them.
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from u2learn.models.conv import ConvBlock
+from u2learn.models.conv import ConvBlock, parameters
 from u2learn.models.heads import PyramidPooling
 from u2learn.models.rsu import RSU
 from u2learn.models.u2net import U2Net, u2net_small
@@ -26,7 +26,7 @@ def plain(height: int, inputs: int, mid: int, out: int, dilated: bool = False) -
 
 
 class Residual(nn.Module):
-    """One convolution, and what two more add to it.
+    """One convolution, then two more, whose result is added to that of the first.
 
     Source: He et al., 2016, figure 2.
     """
@@ -97,11 +97,6 @@ BLOCKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def parameters(block: nn.Module, inputs: int) -> int:
-    """How many numbers the block learns."""
-    return sum(p.numel() for p in block.parameters())
-
-
 def flops(block: nn.Module, inputs: int) -> int:
     """Floating-point operations on a map of 64 x 64, 2 a multiply-add; the block must lie on "meta"."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
@@ -109,17 +104,21 @@ def flops(block: nn.Module, inputs: int) -> int:
     return counter.get_total_flops()
 
 
-COSTS: dict[str, Callable[[nn.Module, int], int]] = {"parameters": parameters, "flops": flops}
+COSTS: dict[str, Callable[[nn.Module, int], int]] = {
+    "parameters": lambda block, inputs: parameters(block),
+    "flops": flops,
+}
 
 
 @cache
 def match(
     block: Callable[..., nn.Module], row: tuple[int, int, int, int, bool], by: str = "parameters"
 ) -> tuple[int, float]:
-    """The `mid` with which a block costs as nearly as possible what the RSU of this row does.
+    """How wide a block must be to cost as much as an RSU: its `mid`, and its cost as a share of the RSU's.
 
-    row: height, inputs, mid, out, dilated of the RSU. by: "parameters" or "flops". Returns mid, and the
-    block's cost as a share of the RSU's: near 1, as mid is a whole number; above 1 if mid = 1 costs more.
+    row: height, inputs, mid, out, dilated of the RSU. by: what counts as the cost, "parameters" or "flops".
+    `mid` is a whole number, so the share is near 1 and seldom 1; where mid = 1 already costs more than the
+    RSU, `mid` is 1 and the share is above 1.
 
     Raises:
         ValueError: another cost.

@@ -57,6 +57,11 @@ class FloorPool(nn.Module):
         return F.max_pool2d(x, [min(2, side) for side in x.shape[-2:]])
 
 
+def parameters(module: nn.Module) -> int:
+    """How many numbers a module learns."""
+    return sum(p.numel() for p in module.parameters())
+
+
 def resize_like(x: Tensor, like: Tensor) -> Tensor:
     """`x` (B, C, h, w) resized bilinearly to the height and width of `like` (..., H, W)."""
     if x.shape[-2:] == like.shape[-2:]:

@@ -110,7 +110,7 @@ def unet_small(num_classes: int = 2, width: int = 8, depth: int = 4, in_channels
 
 
 class WNet(nn.Module):
-    """Two U-Nets in a row: the second sees the image and what the first one believes.
+    """Two U-Nets in a row: the second reads the image and the logits of the first.
 
     Image (B, 3, H, W) -> [second's logits, first's logits], both (B, K, H, W); in eval mode only the
     second's.
@@ -178,15 +178,17 @@ HEADS = {"fcn": (fcn_head, 64), "psp": (psp_head, 16), "aspp": (aspp_head, 16)} 
 
 def _kaiming_fan_out(module: nn.Module) -> None:
     """OpenMMLab's initialisation: Kaiming normal by fan out; classifiers (with bias) at a std of 0.01."""
-    if isinstance(module, nn.Conv2d) and module.bias is None:
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    elif isinstance(module, nn.Conv2d):
-        nn.init.normal_(module.weight, std=0.01)
-        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Conv2d):
+        if module.bias is None:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        else:
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)
 
 
 def _kaiming_fan_in(module: nn.Module) -> None:
     """Paddle's default initialisation: Kaiming normal by fan in, biases at 0."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,4 +1,4 @@
-"""Everything with which the book shows things.
+"""The pictures, tables and widgets of the book.
 
 A helper returns what it shows, and the last line of a cell displays it. matplotlib, IPython and ipywidgets
 are imported when a helper is called, never before.

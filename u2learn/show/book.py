@@ -1,9 +1,14 @@
 """Where the book is being read: how much it may compute, whether it is published, and its source code."""
 
+from __future__ import annotations
+
 import inspect
 import os
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
 
 
 def budget() -> str:
@@ -36,7 +41,7 @@ def publishing() -> bool:
     return value == "1"
 
 
-def source(*objects: Any) -> Any:
+def source(*objects: Any) -> Markdown:
     """The source of classes and functions, highlighted, under the name of their module.
 
     Returns an IPython Markdown object: a fenced block is coloured by the book, by Lab and by Colab alike.
@@ -55,7 +60,7 @@ def source(*objects: Any) -> Any:
                 f"source() shows classes and functions written in Python, and {thing!r:.60} is not one; "
                 f"for an object, show its class: source(type(x))."
             ) from None
-        if module is not above:
+        if module is not None and module is not above:
             blocks.append(f"**`{module.__name__}`**")
         above = module
         blocks.append(f"````python\n{textwrap.dedent(code).rstrip()}\n````")

@@ -1,16 +1,23 @@
 """A pen that draws in inches: boxes, arrows, numbers. It knows nothing of where a block belongs."""
 
-import math
-from typing import Any
+from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING, Any
+
+from u2learn.pixels import Size
 from u2learn.show.module_tree import Box, Head, U
 from u2learn.show.palette import COLOURS, figure_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 INK, GREY = "#333333", COLOURS["grey"]
 
 
 def width(box: Box) -> float:
-    """Inches: the logarithm of the channels, and room for a small U where the block is made of one."""
+    """How wide a block is drawn, in inches: by the logarithm of its channels; wider for a small U in it."""
     return max(0.18 + 0.072 * math.log2(box.channels + 1), 0.46, 1.0 if box.inside else 0)
 
 
@@ -27,7 +34,7 @@ class Pen:
 
     def __init__(self, parameters: bool):
         self.parameters, self.dilated = parameters, False
-        self.shapes: list[Any] = []
+        self.shapes: list[Patch] = []
         self.texts: list[dict[str, Any]] = []
         self.left = self.bottom = math.inf
         self.right = self.top = -math.inf
@@ -113,8 +120,8 @@ class Pen:
         low = {"bottom": y, "center": y - h / 2, "top": y - h}[va]
         self._reach((left, low), (left + w, low + h))
 
-    def height(self, box: Box, size: tuple[int, int]) -> float:
-        """Inches: the map's height, softened so that 1/16 can be read, and room for what stands inside."""
+    def height(self, box: Box, size: Size) -> float:
+        """How high a block is drawn, in inches: by its map's height, and high enough to be read."""
         lines = len(self._lines(box))
         return max(1.15 * (box.size[0] / size[0]) ** 0.6, 0.12 + 0.15 * lines + (0.6 if box.inside else 0))
 
@@ -125,7 +132,7 @@ class Pen:
             self.dilated = True
         return lines + ([short_count(box.parameters)] if self.parameters else [])
 
-    def block(self, x: float, y: float, box: Box, size: tuple[int, int], colour: str) -> None:
+    def block(self, x: float, y: float, box: Box, size: Size, colour: str) -> None:
         """A block with its channels in it and, where it is made of U's, those in small above."""
         w, h = width(box), self.height(box, size)
         self.rectangle(x, y, w, h, colour)
@@ -148,7 +155,7 @@ class Pen:
             )
         self.text(x, y - h / 2 - 0.03, head.name, 8, GREY, va="top")
 
-    def figure(self, title: str | None) -> Any:
+    def figure(self, title: str | None) -> Figure:
         pad, above = 0.05, 0.3 if title else 0
         w, h = self.right - self.left + 2 * pad, self.top - self.bottom + 2 * pad
         figure, axes = figure_of(w, h + above, layout="none")

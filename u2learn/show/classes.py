@@ -1,18 +1,24 @@
-"""Many classes: labels in their colours, a legend, scores class by class, and who was taken for whom."""
+"""Many classes: labels in their colours, a legend, scores class by class, and a confusion matrix."""
 
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from u2learn.data.cityscapes import CLASSES, PALETTE
+from u2learn.pixels import IGNORE
 from u2learn.show.palette import WIDTH, figure_of
-from u2learn.show.pictures import pixels_of
+from u2learn.show.pictures import Picture, pixels_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def class_colours(label: Any, colours: Sequence[tuple[int, int, int]] = PALETTE) -> Tensor:
+def class_colours(label: Picture, colours: Sequence[tuple[int, int, int]] = PALETTE) -> Tensor:
     """A label map (H, W) of class ids in the colours of its classes, 255 in black: uint8 (3, H, W).
 
     Raises:
@@ -20,11 +26,12 @@ def class_colours(label: Any, colours: Sequence[tuple[int, int, int]] = PALETTE)
     """
     ids = pixels_of(label, "label")
     found = np.unique(ids) if ids.ndim == 2 else np.array([])
-    wrong = found[(found != 255) & ((found < 0) | (found >= len(colours)))]
+    wrong = found[(found != IGNORE) & ((found < 0) | (found >= len(colours)))]
     if ids.ndim != 2 or len(wrong):
         what = f"the id {wrong[0]}" if len(wrong) else f"the shape {ids.shape}"
         raise ValueError(
-            f"class_colours: the label has {what}; (H, W) ids from 0 to {len(colours) - 1} are due, and 255."
+            f"class_colours: the label has {what}; (H, W) ids from 0 to {len(colours) - 1} are due, and "
+            f"{IGNORE}."
         )
     table = np.zeros((256, 3), np.uint8)
     table[: len(colours)] = colours
@@ -32,8 +39,10 @@ def class_colours(label: Any, colours: Sequence[tuple[int, int, int]] = PALETTE)
 
 
 def class_legend(
-    label: Any = None, names: Sequence[str] = CLASSES, colours: Sequence[tuple[int, int, int]] = PALETTE
-) -> Any:
+    label: Picture | None = None,
+    names: Sequence[str] = CLASSES,
+    colours: Sequence[tuple[int, int, int]] = PALETTE,
+) -> Figure:
     """Which colour is which class: a figure with all of them, or with those that are in `label` only.
 
     Raises:
@@ -51,7 +60,7 @@ def class_legend(
         for i, (name, colour) in enumerate(zip(names, colours, strict=True))
         if i in present
     ]
-    if label is None or 255 in present:
+    if label is None or IGNORE in present:
         entries.append(Patch(fc="black", ec="#444444", lw=0.5, label="ignored"))
     figure, axes = figure_of(WIDTH, 0.26 * -(-len(entries) // 5) + 0.1)
     axes[0, 0].set_axis_off()
@@ -61,7 +70,9 @@ def class_legend(
     return figure
 
 
-def class_table(scores: dict[str, dict], names: Sequence[str] = CLASSES, key: str = "iou_per_class") -> str:
+def class_table(
+    scores: Mapping[str, Mapping[str, Any]], names: Sequence[str] = CLASSES, key: str = "iou_per_class"
+) -> str:
     """Scores class by class as a Markdown table in percent, a column for each of `scores`, the mean below.
 
     scores: title -> what `metrics.overlap.scores` gives. key: "iou_per_class" or "dice_per_class". A class
@@ -81,8 +92,10 @@ def class_table(scores: dict[str, dict], names: Sequence[str] = CLASSES, key: st
     return "\n".join([*lines, f"| **mean** | {' | '.join(means)} |"])
 
 
-def confusion_picture(counts: Any, names: Sequence[str] = CLASSES, title: str | None = None) -> Any:
-    """A confusion matrix (K, K) as a picture: of each true class (row), what it was taken for, in percent.
+def confusion_picture(
+    counts: Tensor | np.ndarray, names: Sequence[str] = CLASSES, title: str | None = None
+) -> Figure:
+    """A confusion matrix (K, K) as a picture: a row a true class, in percent of its pixels.
 
     A class that has no pixels has an empty row.
 

@@ -1,21 +1,29 @@
 """Curves: precision against recall, and what a training run logged."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from u2learn.show.palette import COLOURS, WIDTH, figure_of
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Log = Iterable[Mapping[str, Any]] | str | Path  # lines, or the file or folder that holds them
+
 
 def precision_recall(
-    curves: Mapping[str, tuple[Any, Any]],
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
     points: Mapping[str, tuple[float, float]] | None = None,
     title: str | None = None,
-) -> Any:
+) -> Figure:
     """Precision against recall, with grey lines of equal Dice.
 
     `curves`: name -> (recall, precision), two sequences in [0, 1]; `points`: name -> (recall, precision),
@@ -67,7 +75,9 @@ def precision_recall(
     return figure
 
 
-def training_curve(log: Any, keys: Sequence[str] = ("loss",), x: str = "iteration") -> Any:
+def training_curve(
+    log: Log | Mapping[str, Log], keys: Sequence[str] = ("loss",), x: str = "iteration"
+) -> Figure:
     """What a training run logged, one panel for each of `keys`.
 
     `log` is a list of dicts, the path of a log.jsonl or of its run folder, or several of these by name. Lines
@@ -93,7 +103,7 @@ def training_curve(log: Any, keys: Sequence[str] = ("loss",), x: str = "iteratio
     return figure
 
 
-def run_curves(lines: Sequence[Mapping[str, Any]], score: str) -> Any:
+def run_curves(lines: Sequence[Mapping[str, Any]], score: str) -> Figure:
     """Training and validation loss of a run in one panel, and below it `score` of the part that it watches.
 
     `lines` are those of its log.jsonl. Where the two losses part, the network begins to learn by heart.
@@ -111,14 +121,14 @@ def run_curves(lines: Sequence[Mapping[str, Any]], score: str) -> Any:
     return figure
 
 
-def _lines(log: Iterable[Mapping[str, Any]] | str | Path) -> list[Mapping[str, Any]]:
+def _lines(log: Log) -> list[Mapping[str, Any]]:
     if not isinstance(log, (str, Path)):
         return list(log)
     path = Path(log) / "log.jsonl" if Path(log).is_dir() else Path(log)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such log; give the run's folder or its log.jsonl.")
     lines = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             lines.append(json.loads(line))
         except json.JSONDecodeError:

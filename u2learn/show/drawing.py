@@ -1,23 +1,30 @@
 """The U, drawn from the module's own shapes, so that a drawing cannot be out of date."""
 
+from __future__ import annotations
+
 import math
 import textwrap
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
+from u2learn.models.conv import parameters as count
+from u2learn.pixels import Size
 from u2learn.show.canvas import GREY, Pen, short_count, width
 from u2learn.show.module_tree import Box, Diagram, Head, Level, U, measure
 from u2learn.show.palette import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Inches. Each U is a ladder: encoders down the left, decoders up the right, each level a step inwards.
 STEP, ROWS, JOIN = 0.17, 0.36, 0.1
 
 
 def draw(
-    model: nn.Module, size: tuple[int, int] = (584, 565), title: str | None = None, parameters: bool = False
-) -> Any:
+    model: nn.Module, size: Size = (584, 565), title: str | None = None, parameters: bool = False
+) -> Figure:
     """Draw the U (or the U's) of a model for an input of `size` (H, W), with channels and scales as computed.
 
     A block's height follows its map's size, its width the logarithm of its channels; a block that is made of
@@ -35,10 +42,9 @@ def draw(
         ladder = Ladder(pen, u, x, rows, size)
         ladder.draw(None if i else diagram.channels, plus_image=i > 0 and diagram.channels < u.channels)
         x = _heads(pen, [h for h in diagram.heads if h.u == i], ladder)
-    total = sum(p.numel() for p in model.parameters())
     notes = ["In a block: its channels. On a skip: channels from below + from the skip."]
     if parameters:
-        notes.append(f"In grey: parameters, {total:,} in all.")
+        notes.append(f"In grey: parameters, {count(model):,} in all.")
     if any(h.training_only for h in diagram.heads):
         notes.append("Dashed: only while training.")
     if pen.dilated:
@@ -74,7 +80,7 @@ def _row_labels(pen: Pen, diagram: Diagram, rows: list[float]) -> None:
 class Ladder:
     """One U on its rows, with its left edge at `x`."""
 
-    def __init__(self, pen: Pen, u: U, x: float, rows: list[float], size: tuple[int, int]):
+    def __init__(self, pen: Pen, u: U, x: float, rows: list[float], size: Size):
         self.pen, self.u, self.rows, self.size = pen, u, rows, size
         self.left = x
         start = x + (width(u.stem) + 0.3 if u.stem else 0)
@@ -101,7 +107,7 @@ class Ladder:
         return self.pen.height(box, self.size)
 
     def draw(self, channels: int | None, plus_image: bool) -> None:
-        """`channels` of what goes in, unless that is the U before; then perhaps the image comes in again."""
+        """Draw the U. channels: of its input, if no U gives it; plus_image: the image is read again."""
         pen, u, rows = self.pen, self.u, self.rows
         for i, level in enumerate(u.levels):
             y = rows[i]
@@ -121,7 +127,7 @@ class Ladder:
         top = rows[0] + self.height(u.stem or u.levels[0].encode) / 2
         x = self.left + width(u.stem) / 2 if u.stem else self.encoders[0]
         if u.stem:
-            self._stem()
+            self._stem(u.stem)
         name = "image" if channels in (1, 3) else "input"
         if channels or plus_image:
             pen.arrow((x, top + 0.32), (x, top))
@@ -166,8 +172,8 @@ class Ladder:
             (self.bottom + half, y + rise), (x, y + rise), (x, self._foot(last)), colour=COLOURS["decoder"]
         )
 
-    def _stem(self) -> None:
-        pen, stem, y = self.pen, self.u.stem, self.rows[0]
+    def _stem(self, stem: Box) -> None:
+        pen, y = self.pen, self.rows[0]
         x, half = self.left + width(stem) / 2, self.height(stem) / 2
         pen.block(x, y, stem, self.size, COLOURS["encoder"])
         pen.arrow((x + width(stem) / 2, y), (self.encoders[0] - width(self.u.levels[0].encode) / 2, y))
@@ -185,14 +191,14 @@ def _heads(pen: Pen, heads: list[Head], ladder: Ladder) -> float:
     """The heads at the right of a U, each on its level's row; what joins several of them further right."""
     x, right = ladder.right + 0.34, ladder.right
     bottom = len(ladder.u.levels)
-    boxes, lows = [h for h in heads if h.level is not None], []
-    for h in boxes:
-        y, start = ladder.rows[h.level], ladder.decoders[min(h.level, bottom - 1)]
-        if h.level == bottom:
+    boxes, lows = [(h, h.level) for h in heads if h.level is not None], []
+    for h, level in boxes:
+        y = ladder.rows[level]
+        if level == bottom:
             y -= ladder.height(ladder.u.bottom) / 4
             start = ladder.bottom + width(ladder.u.bottom) / 2
         else:
-            start += width(ladder.u.levels[h.level].decode) / 2
+            start = ladder.decoders[level] + width(ladder.u.levels[level].decode) / 2
         wide = width(h.box)
         lows.append(y)
         pen.arrow((start, y), (x, y))
@@ -202,13 +208,14 @@ def _heads(pen: Pen, heads: list[Head], ladder: Ladder) -> float:
     y = ladder.rows[0]
     for h in fused:
         bus = right + 0.14
-        for side, low in zip(boxes, lows, strict=True):
+        for (side, _), low in zip(boxes, lows, strict=True):
             pen.arrow((x + width(side.box), low), (bus, low), head=False)
         pen.arrow((bus, min(lows, default=y)), (bus, y), (bus + 0.2, y))
         pen.head(bus + 0.2 + width(h.box) / 2, y, h)
         right = bus + 0.2 + width(h.box)
     if not ladder.u.residual:
-        start = max([x + width(h.box) for h in boxes if h.level == 0] + [right if fused else ladder.right])
+        ends = [x + width(h.box) for h, level in boxes if level == 0]
+        start = max([*ends, right if fused else ladder.right])
         right = max(right, start + 0.42)
         pen.arrow((start, y), (start + 0.42, y))
     return right
@@ -220,11 +227,11 @@ def _joined(level: Level) -> str:
     return f"{joined - skip} + {skip}" if joined > skip else f"{joined}"
 
 
-def _scale(size: tuple[int, int], whole: tuple[int, int]) -> str:
+def _scale(size: Size, whole: Size) -> str:
     """ "1", "1/2", "1/4" ...: the power of two that is nearest to how much smaller the map is."""
     power = round(math.log2(whole[0] / size[0]))
     return "1" if power <= 0 else f"1/{2**power}"
 
 
-def _by(size: tuple[int, int]) -> str:
+def _by(size: Size) -> str:
     return f"{size[0]} \N{MULTIPLICATION SIGN} {size[1]}"

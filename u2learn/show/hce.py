@@ -1,8 +1,11 @@
 """Human correction efforts, step by step."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from u2learn.metrics.hce import Corrections, Repair, corrections
 from u2learn.metrics.libraries import need
@@ -10,10 +13,16 @@ from u2learn.metrics.saliency import checked
 from u2learn.show.palette import COLOURS, WIDTH, figure_of
 from u2learn.show.pictures import panel
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 GROUND, INSIDE, FAINT = (28, 32, 36), (120, 128, 134), (74, 80, 86)  # background, hits, what is forgiven
 
 
-def hce_steps(pred: Any, mask: Any, relax: int = 5, epsilon: float = 2.0) -> Any:
+def hce_steps(
+    pred: np.ndarray | Tensor, mask: np.ndarray | Tensor, relax: int = 5, epsilon: float = 2.0
+) -> Figure:
     """Four pictures of how HCE counts: errors, the core, what is left of the errors, and the clicks.
 
     `pred` is a map in [0, 1], cut above 0.5, and `mask` holds 0 and 1; both are (H, W) or (1, H, W). In the
@@ -65,7 +74,7 @@ def _left(steps: Corrections) -> np.ndarray:
     )
 
 
-def _paint(*layers: tuple[np.ndarray, Any]) -> np.ndarray:
+def _paint(*layers: tuple[np.ndarray, tuple[int, int, int] | str]) -> np.ndarray:
     picture = np.empty((*layers[0][0].shape, 3), np.uint8)
     picture[:] = GROUND
     for where, colour in layers:
@@ -73,12 +82,12 @@ def _paint(*layers: tuple[np.ndarray, Any]) -> np.ndarray:
     return picture
 
 
-def _clicks(axis: Any, repair: Repair) -> None:
-    look = {"color": "white", "mec": "black", "mew": 0.6, "lw": 1.0, "solid_capstyle": "round"}
+def _clicks(axis: Axes, repair: Repair) -> None:
+    ink: dict[str, Any] = {"color": "white", "mec": "black", "mew": 0.6, "lw": 1.0, "solid_capstyle": "round"}
     for polygon in repair.polygons:
-        axis.plot(*polygon.T, "-o", ms=4.5, **look)
+        axis.plot(*polygon.T, "-o", ms=4.5, **ink)
     ndimage = need("scipy.ndimage")
     names, count = ndimage.label(repair.islands, np.ones((3, 3)))
     depth = ndimage.distance_transform_edt(repair.islands)
     for y, x in ndimage.maximum_position(depth, names, range(1, count + 1)):  # the deepest pixel of each
-        axis.plot(x, y, "X", ms=9, **look)
+        axis.plot(x, y, "X", ms=9, **ink)

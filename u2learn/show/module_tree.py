@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from u2learn.models.conv import parameters
 from u2learn.models.ulevel import ULevel
+from u2learn.pixels import Size, size_of
 
 Record = dict[nn.Module, tuple[Any, Any]]  # module -> what went into its first call, what came out
 
@@ -17,7 +19,7 @@ class Box:
     """One block: what comes out of it, and the U's that it is itself made of."""
 
     channels: int
-    size: tuple[int, int]  # (H, W)
+    size: Size
     parameters: int
     dilation: int
     inside: list["U"]
@@ -55,12 +57,12 @@ class Head:
 @dataclass(frozen=True)
 class Diagram:
     channels: int
-    size: tuple[int, int]
+    size: Size
     us: list[U] = field(default_factory=list)
     heads: list[Head] = field(default_factory=list)
 
 
-def measure(model: nn.Module, size: tuple[int, int] = (584, 565)) -> Diagram:
+def measure(model: nn.Module, size: Size = (584, 565)) -> Diagram:
     """Every level's channels and sizes, from forward passes that compute shapes and no numbers.
 
     The model runs in training mode, as only then its auxiliaries speak, and in evaluation mode to know which
@@ -77,7 +79,7 @@ def measure(model: nn.Module, size: tuple[int, int] = (584, 565)) -> Diagram:
     return Diagram(channels, size, us, heads)
 
 
-def _run(model: nn.Module, channels: int, size: tuple[int, int], training: bool) -> Record:
+def _run(model: nn.Module, channels: int, size: Size, training: bool) -> Record:
     """What goes in and out of every module, on the meta device: shapes are computed, numbers are not."""
     record: Record = {}
 
@@ -140,7 +142,8 @@ def _parts(module: nn.Module, record: Record, evaluating: Record) -> tuple[list[
 
 
 def _nest(top: ULevel, record: Record, stem: Box | None, residual: bool) -> U:
-    levels, node = [], top
+    levels: list[Level] = []
+    node: nn.Module = top
     while isinstance(node, ULevel):
         levels.append(Level(_box(node.encode, record), _box(node.join, record), _box(node.decode, record)))
         node = node.inner
@@ -152,9 +155,7 @@ def _box(module: nn.Module, record: Record) -> Box:
     inside = _parts(module, record, record)[0] if any(isinstance(m, ULevel) for m in module.modules()) else []
     dilations = [max(m.dilation) for m in module.modules() if isinstance(m, nn.Conv2d)]
     dilation = 1 if inside else max(dilations, default=1)
-    return Box(
-        out.shape[1], tuple(out.shape[-2:]), sum(p.numel() for p in module.parameters()), dilation, inside
-    )
+    return Box(out.shape[1], size_of(out), parameters(module), dilation, inside)
 
 
 def _first(output: Any) -> Tensor:

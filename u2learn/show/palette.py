@@ -1,7 +1,14 @@
 """One look for every picture of the book: colours by role, calm matplotlib defaults."""
 
+from __future__ import annotations
+
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette (2008), which people with any kind of colour blindness can tell apart, by role.
 COLOURS = {
@@ -51,14 +58,15 @@ def style() -> None:
         from matplotlib_inline.config import InlineBackend
 
         inline = InlineBackend.instance(parent=shell)
-        inline.print_figure_kwargs = {"bbox_inches": "tight", "metadata": {"Date": None}}
+        options: dict[str, Any] = {"bbox_inches": "tight", "metadata": {"Date": None}}
+        inline.print_figure_kwargs = options
         inline.figure_formats = {"svg"}
 
 
 def figure_of(
     width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> tuple[Any, Any]:
-    """A styled figure, closed in pyplot so that a notebook shows it once, and its (rows, columns) of axes."""
+) -> tuple[Figure, np.ndarray]:
+    """A styled figure, closed in pyplot so that a notebook shows it once, and its (rows, columns) of Axes."""
     import matplotlib.pyplot as plt
 
     style()

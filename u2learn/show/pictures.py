@@ -1,19 +1,29 @@
 """Pictures of arrays: images in a row, errors in colour, small matrices, feature maps, receptive fields."""
 
+from __future__ import annotations
+
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from u2learn.pixels import IGNORE, Size
 from u2learn.show.palette import COLOURS, WIDTH, figure_of
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-def pixels_of(image: Any, name: str = "image") -> np.ndarray:
+Picture = Tensor | np.ndarray | Image.Image  # (3, H, W), (H, W, 3) or (H, W)
+
+
+def pixels_of(image: Picture, name: str = "image") -> np.ndarray:
     """Any image as an array (H, W) or (H, W, 3), with its own numbers."""
-    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    array = _numbers(image)
     if array.ndim == 3 and array.shape[0] in (1, 3):
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[-1] == 1:
@@ -26,7 +36,7 @@ def pixels_of(image: Any, name: str = "image") -> np.ndarray:
     return array
 
 
-def panel(axis: Any, image: Any, cmap: str, limits: tuple[float, float] | None, name: str) -> None:
+def panel(axis: Axes, image: Picture, cmap: str, limits: tuple[float, float] | None, name: str) -> None:
     array = pixels_of(image, name)
     if array.ndim == 3 and array.dtype != np.uint8:
         array = array.clip(0, 1)
@@ -49,8 +59,8 @@ def limits_of(array: np.ndarray) -> tuple[float, float]:
     low, high = float(array.min()), float(array.max())
     if array.dtype == np.uint8 and not np.isin(array, (0, 1, 255)).all():
         return 0.0, 255.0
-    if array.dtype.kind in "iu" and low >= 0:  # class ids, where 255 means "ignore"
-        ids = array[array != 255]
+    if array.dtype.kind in "iu" and low >= 0:  # class ids
+        ids = array[array != IGNORE]
         return 0.0, max(1.0, float(ids.max())) if ids.size else 255.0
     if low >= 0 and high <= 1:
         return 0.0, 1.0
@@ -58,12 +68,12 @@ def limits_of(array: np.ndarray) -> tuple[float, float]:
 
 
 def image_row(
-    images: Sequence[Any] | Tensor,
+    images: Sequence[Picture] | Tensor,
     titles: Sequence[str] | None = None,
     columns: int | None = None,
     cmap: str = "gray",
     limits: tuple[float, float] | None = None,
-) -> Any:
+) -> Figure:
     """Images side by side, without axes; `columns` breaks the row.
 
     Each is (3, H, W), (H, W) or (H, W, 3): 8-bit, float in [0, 1], a mask or class ids. Floats (H, W) outside
@@ -82,7 +92,7 @@ def image_row(
     lines = [_wrap(title, cell) for title in titles or []]
     text = 0.22 * max((line.count("\n") + 1 for line in lines), default=0)
     figure, axes = figure_of(cell * columns, rows * (cell * min(tallest, 1.6) + text), rows, columns)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
+    figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
     for i, axis in enumerate(axes.flat):
         if i < len(images):
             panel(axis, images[i], cmap, limits, f"image {i}")
@@ -92,7 +102,7 @@ def image_row(
     return figure
 
 
-def _check_titles(name: str, things: Sequence[Any], titles: Sequence[str] | None) -> None:
+def _check_titles(name: str, things: Sequence[Picture], titles: Sequence[str] | None) -> None:
     if not things:
         raise ValueError(f"{name} has nothing to show: the list of pictures is empty.")
     if titles is not None and len(titles) != len(things):
@@ -106,13 +116,13 @@ def _wrap(text: str, inches: float) -> str:
     return "\n".join(textwrap.fill(line, max(8, int(12 * inches))) for line in str(text).split("\n"))
 
 
-def feature_grid(maps: Any, titles: Sequence[str] | None = None, columns: int = 8) -> Any:
+def feature_grid(maps: Picture, titles: Sequence[str] | None = None, columns: int = 8) -> Figure:
     """Feature maps (C, H, W) as a grid of grey pictures, each stretched over its own range.
 
     Raises:
         ValueError: not (C, H, W), or another number of titles.
     """
-    array = maps.detach().cpu().numpy() if isinstance(maps, Tensor) else np.asarray(maps)
+    array = _numbers(maps)
     if array.ndim != 3:
         raise ValueError(
             f"feature_grid: expected maps of shape (C, H, W), got {array.shape}; take one of a batch."
@@ -126,7 +136,7 @@ def kernel_picture(
     titles: Sequence[str] | None = None,
     numbers: bool = True,
     box: tuple[int, int, int, int] | None = None,
-) -> Any:
+) -> Figure:
     """Small matrices as coloured cells with their numbers: blue below zero, white at zero, orange above.
 
     One (H, W) matrix or a list of them, with cells of one size and a colour scale each. `box` = (top, left,
@@ -203,10 +213,10 @@ def _short(value: float) -> str:
 
 
 def receptive_field(
-    heats: Any,
-    sizes: int | tuple[int, int] | Sequence[Any] | None = None,
+    heats: Picture | Sequence[Picture],
+    sizes: int | Size | Sequence[int | Size | None] | None = None,
     titles: Sequence[str] | None = None,
-) -> Any:
+) -> Figure:
     """How much each input pixel moves one output: |gradient| maps (H, W), each divided by its maximum.
 
     `sizes` is the theoretical field in pixels, drawn as a dashed box in the centre: an int, (height, width),
@@ -217,15 +227,17 @@ def receptive_field(
     """
     from matplotlib.patches import Rectangle
 
-    many = isinstance(heats, (list, tuple))
-    maps = [np.abs(pixels_of(h, "heat map").astype(np.float64)) for h in (heats if many else [heats])]
+    each: list[Any] = list(heats) if isinstance(heats, (list, tuple)) else [heats]
+    maps = [np.abs(pixels_of(h, "heat map").astype(np.float64)) for h in each]
     _check_titles("receptive_field", maps, titles)
-    boxes = list(sizes) if many and isinstance(sizes, (list, tuple)) else [sizes] * len(maps)
+    boxes: list[Any] = [sizes] * len(maps)
+    if isinstance(heats, (list, tuple)) and isinstance(sizes, (list, tuple)):
+        boxes = list(sizes)
     if len(boxes) != len(maps):
         raise ValueError(f"receptive_field got {len(maps)} maps and {len(boxes)} sizes; give one size a map.")
-    heats = [m / max(m.max(), 1e-12) for m in maps]
-    figure = image_row(heats, titles, cmap="magma", limits=(0, 1))
-    for axis, heat, box in zip(figure.axes, heats, boxes, strict=False):
+    shares = [m / max(m.max(), 1e-12) for m in maps]
+    figure = image_row(shares, titles, cmap="magma", limits=(0, 1))
+    for axis, heat, box in zip(figure.axes, shares, boxes, strict=False):
         if box is not None:
             h, w = (box, box) if isinstance(box, int) else box
             corner = ((heat.shape[1] - 1 - w) / 2, (heat.shape[0] - 1 - h) / 2)
@@ -233,7 +245,7 @@ def receptive_field(
     return figure
 
 
-def overlay(image: Any, prediction: Any, label: Any, ignore: int = 255) -> Tensor:
+def overlay(image: Picture, prediction: Picture, label: Picture, ignore: int = IGNORE) -> Tensor:
     """Hits, misses and false alarms in `COLOURS` over a dimmed grey image: uint8 (3, H, W).
 
     `image` is (3, H, W) or (H, W); `prediction` and `label` are (H, W), bool or 0/1; where the label is
@@ -255,7 +267,9 @@ def overlay(image: Any, prediction: Any, label: Any, ignore: int = 255) -> Tenso
     return torch.from_numpy(picture.astype(np.uint8))  # (3, H, W)
 
 
-def show_errors(image: Any, prediction: Any, label: Any, title: str | None = None, ignore: int = 255) -> Any:
+def show_errors(
+    image: Picture, prediction: Picture, label: Picture, title: str | None = None, ignore: int = IGNORE
+) -> Figure:
     """`overlay` with a legend that counts the pixels of each colour. Raises what `overlay` raises."""
     from matplotlib.patches import Patch
 
@@ -275,7 +289,7 @@ def show_errors(image: Any, prediction: Any, label: Any, title: str | None = Non
     return figure
 
 
-def _masks(prediction: Any, label: Any, ignore: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _masks(prediction: Picture, label: Picture, ignore: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     predicted, wanted = pixels_of(prediction, "prediction"), pixels_of(label, "label")
     if predicted.shape != wanted.shape:
         raise ValueError(

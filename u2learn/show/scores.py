@@ -1,18 +1,23 @@
-"""One picture over the scores that it earns."""
+"""A picture with its scores below it."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from u2learn.show.palette import COLOURS, figure_of
-from u2learn.show.pictures import panel, pixels_of
+from u2learn.show.pictures import Picture, panel, pixels_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PHONE = 4.2  # inches: a phone shows it without shrinking its letters
 
 
 def scoreboard(
-    picture: Any, scores: Mapping[str, float], reference: Mapping[str, float] | None = None
-) -> Any:
+    picture: Picture, scores: Mapping[str, float], reference: Mapping[str, float] | None = None
+) -> Figure:
     """A picture, and below it one bar a score, in per cent; narrow, for a phone and for `explore`.
 
     `picture` is any image that `image_row` takes, mostly an `overlay`. `scores`: name -> fraction in [0, 1],

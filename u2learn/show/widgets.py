@@ -1,5 +1,7 @@
 """`explore`: one picture and a slider, live in a notebook and without a kernel on the rendered page."""
 
+from __future__ import annotations
+
 import base64
 import html
 import importlib.util
@@ -7,13 +9,20 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from u2learn.show.book import publishing
-from u2learn.show.pictures import limits_of, pixels_of
+from u2learn.show.pictures import Picture, limits_of, pixels_of
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+    from ipywidgets import VBox
+    from matplotlib.figure import Figure
+
+    Frame = Picture | Figure | bytes
 
 COLUMN = 680  # pixels: the book's column; a phone shrinks it
 PAGE_LIMIT = 600  # kB that one widget may add to a page
@@ -21,12 +30,12 @@ QUALITIES = ((82, 1.0), (75, 0.7), (60, 0.5))  # of WebP, and of the side in pix
 
 
 def explore(
-    frames: Sequence[Any] | Callable[[Any], Any],
+    frames: Sequence[Frame] | Callable[[Any], Frame],
     labels: Sequence[Any] | None = None,
     title: str = "",
     slider: str = "",
     values: Sequence[Any] | None = None,
-) -> Any:
+) -> HTML | VBox:
     """A picture that a slider changes: an ipywidget where a kernel runs, else HTML with every frame in it.
 
     `frames` are images, matplotlib Figures or PNG bytes; or a function of one of `values` that gives one,
@@ -37,34 +46,38 @@ def explore(
         ValueError: no frames, another number of labels than of frames, a frame that is no picture, or, while
             the book is published, a widget of more than 600 kB.
     """
-    if callable(frames) and values is None:
-        raise ValueError("explore(function) needs values=[...], the settings that the slider goes through.")
-    if not callable(frames) and values is not None:
+    if callable(frames):
+        if values is None:
+            raise ValueError(
+                "explore(function) needs values=[...], the settings that the slider goes through."
+            )
+    elif values is not None:
         raise ValueError(
             "explore() takes values=[...] only with a function; a list of frames takes labels=[...]."
         )
-    values = list(range(1, len(frames) + 1) if values is None else values)
+    else:
+        values = range(1, len(frames) + 1)
     count = len(values)
     if not count:
         raise ValueError("explore() has no frames to show.")
-    labels = [_label(x) for x in (values if labels is None else labels)]
-    if len(labels) != count:
-        raise ValueError(f"explore() got {count} frames and {len(labels)} labels; give one label a frame.")
+    names = [_label(x) for x in (values if labels is None else labels)]
+    if len(names) != count:
+        raise ValueError(f"explore() got {count} frames and {len(names)} labels; give one label a frame.")
 
     if not callable(frames):
         _close(frames)
 
     @cache
     def picture(i: int) -> Image.Image:
-        return _picture(frames(values[i]) if callable(frames) else frames[i], f"frame {i} ({labels[i]})")
+        return _picture(frames(values[i]) if callable(frames) else frames[i], f"frame {i} ({names[i]})")
 
     if _live():
-        return _widget(picture, labels, title, slider)
+        return _widget(picture, names, title, slider)
     from IPython.display import HTML
 
     pictures = [picture(i) for i in range(count)]
     for quality, scale in QUALITIES:
-        block = _block([_data(p, quality, scale) for p in pictures], pictures, labels, title, slider)
+        block = _block([_data(p, quality, scale) for p in pictures], pictures, names, title, slider)
         if len(block) <= PAGE_LIMIT * 1000:
             break
     if publishing() and len(block) > PAGE_LIMIT * 1000:
@@ -89,7 +102,7 @@ def _label(value: Any) -> str:
 
 
 def _live() -> bool:
-    """A kernel runs, it can make widgets, and nobody is building the book."""
+    """Whether a kernel runs that can make widgets, and the book is not being built."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return (
         not publishing() and hasattr(shell, "kernel") and importlib.util.find_spec("ipywidgets") is not None
@@ -132,7 +145,7 @@ def _png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _widget(picture: Callable[[int], Image.Image], labels: list[str], title: str, slider: str) -> Any:
+def _widget(picture: Callable[[int], Image.Image], labels: list[str], title: str, slider: str) -> VBox:
     import ipywidgets
 
     first = picture(0)
@@ -181,7 +194,7 @@ MOVE = (
 
 
 def _block(data: list[str], pictures: list[Image.Image], labels: list[str], title: str, slider: str) -> str:
-    """The widget as one piece of HTML that asks for nothing: frames as data, a range input, one handler."""
+    """The widget as HTML that needs no other file: frames as data, a range input, one handler."""
     name, setting, first = (
         html.escape(title or slider or "pictures"),
         html.escape(slider),

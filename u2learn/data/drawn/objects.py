@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 
-from u2learn.data.drawn.retina import SyntheticSet, clouds, rgb
+from u2learn.data.drawn.common import SyntheticSet, rgb
+from u2learn.data.drawn.retina import clouds
 from u2learn.data.example import Example
+from u2learn.pixels import Size
 from u2learn.registry import DATASETS
 
 FINE = 3  # outlines are drawn this much finer than the picture, so that edges are soft
 SHADE = 0.5  # of a label: a pixel belongs to the thing from this share of its area on
-Part = tuple[np.ndarray, int]  # points (N, 2), x and y, and the tone
+Part = tuple[np.ndarray, int | np.integer]  # points (N, 2), x and y, and the tone
 
 
 # --- outlines ---------------------------------------------------------------------------------------------
@@ -54,7 +57,7 @@ def limb(points: np.ndarray, first: float, last: float) -> np.ndarray:
     return np.concatenate([points + half * across, (points - half * across)[::-1]])
 
 
-def bent(rng: np.random.Generator, start, angle: float, length: float, bend: float) -> np.ndarray:
+def bent(rng: np.random.Generator, start: ArrayLike, angle: float, length: float, bend: float) -> np.ndarray:
     """Nine points along an arc that starts at an angle and turns by `bend`. (9, 2)"""
     t = np.linspace(0, 1, 9)
     heading = angle + bend * t + 0.2 * np.sin(rng.uniform(0, 6) + 5 * t)
@@ -79,9 +82,10 @@ def animal(rng: np.random.Generator) -> list[Part]:
     for side in (-1, 1):
         ear = np.array([(-0.5, -0.5), (0.5, -0.5), (side * 0.6, -rng.uniform(1.2, 2.2))])
         parts.append((ear * head + neck + (side * 0.45 * head, 0), rng.integers(1, 3)))
-    parts.append((circle(*neck, head, 0.85 * head), 1))
-    nose = neck + head * np.array([0.7, 0.25])
-    parts.append((circle(*nose, 0.5 * head, 0.35 * head), rng.integers(1, 3)))
+    x, y = neck
+    parts.append((circle(x, y, head, 0.85 * head), 1))
+    nose = circle(x + 0.7 * head, y + 0.25 * head, 0.5 * head, 0.35 * head)
+    parts.append((nose, rng.integers(1, 3)))
     spots = rng.uniform((-long, -thick), (long, thick), (rng.integers(0, 6), 2)) * 0.6
     return parts + [(circle(*spot, *rng.uniform(0.05, 0.2, 2)), 2) for spot in spots]
 
@@ -246,13 +250,15 @@ def other_colour(rng: np.random.Generator, than: list[np.ndarray], distance: flo
     return next((c for c, d in zip(found, apart, strict=True) if d > distance), found[int(np.argmax(apart))])
 
 
-def paint(rng: np.random.Generator, x, y, one: np.ndarray, two: np.ndarray) -> np.ndarray:
+def paint(
+    rng: np.random.Generator, x: np.ndarray, y: np.ndarray, one: np.ndarray, two: np.ndarray
+) -> np.ndarray:
     """Two colours mixed by a texture. (3, H, W)"""
     share = texture(rng, x, y)
     return rgb(*one) * (1 - share) + rgb(*two) * share
 
 
-def covered(parts: list[Part], size: tuple[int, int]) -> np.ndarray:
+def covered(parts: list[Part], size: Size) -> np.ndarray:
     """The share of each pixel that tone 1 and tone 2 cover. (2, H, W)"""
     height, width = size
     canvas = Image.new("L", (FINE * width, FINE * height))
@@ -269,7 +275,9 @@ def softened(plane: np.ndarray, radius: float) -> np.ndarray:
     return np.asarray(grey.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
 
 
-def placed(rng: np.random.Generator, parts: list[Part], middle, scale: float, turn: float) -> list[Part]:
+def placed(
+    rng: np.random.Generator, parts: list[Part], middle: np.ndarray, scale: float, turn: float
+) -> list[Part]:
     """Parts about the origin, brought to their place in the picture; every other time mirrored."""
     flip = (rng.choice([-1, 1]), 1)
     return [(rotated(points * flip, turn) * scale + middle, tone) for points, tone in parts]
@@ -310,7 +318,14 @@ def ground(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, colours: list
     return image
 
 
-def add(rng: np.random.Generator, image: np.ndarray, parts: list[Part], x, y, colours) -> tuple:
+def add(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    parts: list[Part],
+    x: np.ndarray,
+    y: np.ndarray,
+    colours: list[np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
     """The picture with a thing in it, and the share of each pixel that it covers: (3, H, W) and (H, W)."""
     size = x.shape
     tones = covered(parts, size)  # (2, H, W)
@@ -328,7 +343,7 @@ def add(rng: np.random.Generator, image: np.ndarray, parts: list[Part], x, y, co
     return image, share
 
 
-def salient(seed: int, size: tuple[int, int] = (320, 320), thin: bool = False) -> Example:
+def salient(seed: int, size: Size = (320, 320), thin: bool = False) -> Example:
     """Draws a picture of `size` (H, W) with one to three salient things, and the mask of what is salient.
 
     The same seed and size always give the same picture. The things have two paints of their own, light and a
@@ -383,7 +398,7 @@ class SyntheticObjects(SyntheticSet):
         self,
         split: str,
         length: int = 20,
-        size: tuple[int, int] = (320, 320),
+        size: Size = (320, 320),
         seed: int = 0,
         thin: bool = False,
     ):
@@ -397,7 +412,7 @@ class SyntheticObjects(SyntheticSet):
 @DATASETS.add("objects")
 @DATASETS.add("thin")
 def things(
-    part: str, protocol: str = "", *, train: int, test: int, size: tuple[int, int], seed: int, thin: bool
+    part: str, protocol: str = "", *, train: int, test: int, size: Size, seed: int, thin: bool
 ) -> SyntheticObjects:
     """The set as recipes open it: `train` and `test` say how many pictures each part has."""
     return SyntheticObjects(part, {"train": train, "test": test}[part], size, seed, thin)

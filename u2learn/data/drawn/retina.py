@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
+from u2learn.data.drawn.common import SyntheticSet, rgb, smooth_noise
 from u2learn.data.example import Example
+from u2learn.pixels import Size
 from u2learn.registry import DATASETS
 
 STEP = 0.002  # between two points of a vessel's centre line
@@ -38,7 +39,15 @@ def turn(a: float, b: float) -> float:
     return (b - a + np.pi) % (2 * np.pi) - np.pi
 
 
-def grow(rng, start, heading, bend, length, radius, artery) -> Vessel:
+def grow(
+    rng: np.random.Generator,
+    start: np.ndarray,
+    heading: float,
+    bend: float,
+    length: float,
+    radius: float,
+    artery: bool,
+) -> Vessel:
     """A vessel that turns by `bend` along its length, meanders and tapers."""
     n = int(length / STEP) + 2
     t = np.linspace(0, 1, n)
@@ -49,7 +58,7 @@ def grow(rng, start, heading, bend, length, radius, artery) -> Vessel:
     return Vessel(points, angle, np.maximum(radius * (1 - rng.uniform(0.35, 0.65) * t), THINNEST), artery)
 
 
-def cut(vessel: Vessel, fovea, taken=None) -> Vessel:
+def cut(vessel: Vessel, fovea: np.ndarray, taken: np.ndarray | None = None) -> Vessel:
     """The vessel up to where it leaves the field, comes to the fovea, or runs into a place that is taken."""
     stop = (np.hypot(*vessel.points.T) > 1.02) | (np.hypot(*(vessel.points - fovea).T) < FOVEA)
     if taken is not None:
@@ -59,13 +68,13 @@ def cut(vessel: Vessel, fovea, taken=None) -> Vessel:
     return Vessel(vessel.points[:n], vessel.heading[:n], vessel.radius[:n], vessel.artery)
 
 
-def places(points) -> tuple[np.ndarray, np.ndarray]:
+def places(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of the cell that each point lies in."""
     cell = np.clip(((points + 1.1) * CELLS / 2.2).astype(int), 0, CELLS - 1)
     return cell[:, 1], cell[:, 0]
 
 
-def trunks(rng, disc) -> list[Vessel]:
+def trunks(rng: np.random.Generator, disc: np.ndarray) -> list[Vessel]:
     """Arteries and veins leave the disc: four arcades each, and a few small vessels between them."""
     found = []
     for artery in (False, True):
@@ -86,7 +95,7 @@ def trunks(rng, disc) -> list[Vessel]:
     return found
 
 
-def branches(rng, parent: Vessel, disc, fovea) -> list[Vessel]:
+def branches(rng: np.random.Generator, parent: Vessel, disc: np.ndarray, fovea: np.ndarray) -> list[Vessel]:
     """What grows out of `parent`: side branches along it and a fork at its tip."""
     sites, at, side = [], rng.uniform(0.05, 0.2), rng.choice([-1, 1])
     while at < len(parent.points) * STEP:
@@ -106,7 +115,7 @@ def branches(rng, parent: Vessel, disc, fovea) -> list[Vessel]:
     return found
 
 
-def vessel_tree(rng, disc, fovea) -> list[Vessel]:
+def vessel_tree(rng: np.random.Generator, disc: np.ndarray, fovea: np.ndarray) -> list[Vessel]:
     """All vessels. The tree grows in generations, and most vessels stop where another one is."""
     vessels = [cut(trunk, fovea) for trunk in trunks(rng, disc)]
     taken = np.zeros((CELLS, CELLS), bool)
@@ -121,7 +130,7 @@ def vessel_tree(rng, disc, fovea) -> list[Vessel]:
     return vessels
 
 
-def paint(size, points, radius, height) -> np.ndarray:
+def paint(size: Size, points: np.ndarray, radius: np.ndarray, height: np.ndarray) -> np.ndarray:
     """A parabola of some radius and height round every point; where they overlap the highest wins. (H, W)"""
     h, w = size
     canvas = np.zeros(h * w, np.float32)
@@ -140,13 +149,12 @@ def paint(size, points, radius, height) -> np.ndarray:
     return canvas.reshape(size)
 
 
-def clouds(rng, size, blobs) -> np.ndarray:
+def clouds(rng: np.random.Generator, size: Size, blobs: int) -> np.ndarray:
     """Smooth random variation with about `blobs` blobs a side, mean 0, standard deviation about 1. (H, W)"""
-    coarse = rng.standard_normal((blobs, blobs)).astype(np.float32)
-    return np.asarray(Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)) * 1.4
+    return smooth_noise(rng, (blobs, blobs), size) * 1.4
 
 
-def blur(plane, sigma) -> np.ndarray:
+def blur(plane: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian blur of one plane; sigma in pixels. (H, W)"""
     reach = int(np.ceil(3 * sigma))
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2).astype(np.float32)
@@ -156,27 +164,29 @@ def blur(plane, sigma) -> np.ndarray:
     return plane
 
 
-def resolved(vessels, size) -> list[Vessel]:
+def resolved(vessels: Sequence[Vessel], size: Size) -> list[Vessel]:
     """The vessels that a picture of this size shows: what is much thinner than a pixel is lost."""
     finest = min(0.27 / (RADIUS * min(size)), 0.007)  # the arcades always stay
     return [v for v in vessels if v.radius[0] > finest]
 
 
-def trace(rng, vessels, size, missed, shake) -> np.ndarray:
+def trace(
+    rng: np.random.Generator, vessels: Sequence[Vessel], size: Size, missed: float, shake: float
+) -> np.ndarray:
     """The label of an observer who misses a share of the thinnest vessels and whose hand shakes. (H, W)"""
-    points, radius = [], []
+    points, radii = [], []
     for v in vessels:
         seen, slip, phase = rng.random(), rng.normal(0, shake, 2), rng.uniform(0, 2 * np.pi)
         width = min(max(rng.normal(1, 40 * shake), 0.6), 1.5)
         if seen > missed * np.exp(-((v.radius[0] / 0.0045) ** 2)):
             sway = np.sin(np.arange(len(v.radius)) * STEP * 25 + phase)[:, None]
             points.append(v.points + slip * sway)
-            radius.append(v.radius * width)
-    radius = np.concatenate(radius)
+            radii.append(v.radius * width)
+    radius = np.concatenate(radii)
     return (paint(size, np.concatenate(points), radius, np.ones(len(radius))) > 0).astype(np.uint8)
 
 
-def lesions(rng, size, radius) -> np.ndarray:
+def lesions(rng: np.random.Generator, size: Size, radius: float) -> np.ndarray:
     """One to three clusters of round spots. (H, W), 0 to 1"""
     n = rng.integers(1, 4)
     centre, spread = rng.uniform(-0.6, 0.6, (n, 1, 2)), rng.uniform(0.03, 0.15, (n, 1, 1))
@@ -185,17 +195,20 @@ def lesions(rng, size, radius) -> np.ndarray:
     return np.minimum(2 * paint(size, points, radii, rng.uniform(0.4, 1, len(points))), 1)
 
 
-def distance(x, y, point) -> np.ndarray:
+def distance(x: np.ndarray, y: np.ndarray, point: np.ndarray | Sequence[float]) -> np.ndarray:
     """From every pixel to a point. (H, W)"""
     return np.hypot(x - float(point[0]), y - float(point[1]))
 
 
-def rgb(red, green, blue) -> np.ndarray:
-    """A number for each channel. (3, 1, 1)"""
-    return np.array([red, green, blue], np.float32)[:, None, None]
-
-
-def photograph(rng, size, x, y, disc, fovea, vessels) -> np.ndarray:
+def photograph(
+    rng: np.random.Generator,
+    size: Size,
+    x: np.ndarray,
+    y: np.ndarray,
+    disc: np.ndarray,
+    fovea: np.ndarray,
+    vessels: Sequence[Vessel],
+) -> np.ndarray:
     """What the camera sees: light that pigment and blood absorb, blurred and noisy. (3, H, W) uint8"""
     red = rng.uniform(165, 215)
     base = rgb(red, red * rng.uniform(0.44, 0.54), red * rng.uniform(0.27, 0.36))  # grey levels
@@ -230,7 +243,7 @@ def photograph(rng, size, x, y, disc, fovea, vessels) -> np.ndarray:
     return np.clip(image * inside + 6, 0, 255).astype(np.uint8)
 
 
-def fundus(seed: int, size: tuple[int, int] = (584, 565)) -> Example:
+def fundus(seed: int, size: Size = (584, 565)) -> Example:
     """Draws a fundus photograph of `size` (H, W) with the labels of two observers and the field of view.
 
     The same seed and size always give the same picture. Thin vessels are faint, the light is uneven, and
@@ -258,41 +271,10 @@ def fundus(seed: int, size: tuple[int, int] = (584, 565)) -> Example:
     return Example(f"synthetic-{seed}", image, label * field, field, second * field)
 
 
-class SyntheticSet(Sequence):
-    """A set of drawn examples that needs no files; index i is drawn anew on every access.
-
-    No picture is ever in both of its two `splits`, whatever the seed.
-
-    Raises:
-        ValueError: for another split or a length below one.
-    """
-
-    def __init__(self, splits: tuple[str, str], split: str, length: int, size: tuple[int, int], seed: int):
-        name = type(self).__name__
-        if split not in splits:
-            raise ValueError(f"{name} has the splits {splits[0]!r} and {splits[1]!r}, not {split!r}.")
-        if length < 1:
-            raise ValueError(f"{name} needs a length of at least 1, not {length}.")
-        first = 2 * 100_000 * seed + splits.index(split)  # even numbers train, odd ones test
-        self.seeds = range(first, first + 2 * length, 2)
-        self.size = size
-
-    def draw(self, seed: int) -> Example:
-        raise NotImplementedError
-
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    def __getitem__(self, i: int | slice) -> Example | list[Example]:
-        return (
-            [self.draw(seed) for seed in self.seeds[i]] if isinstance(i, slice) else self.draw(self.seeds[i])
-        )
-
-
 class SyntheticRetina(SyntheticSet):
     """Synthetic fundus photographs; `split` is "train" or "test". See `SyntheticSet`."""
 
-    def __init__(self, split: str, length: int = 20, size: tuple[int, int] = (584, 565), seed: int = 0):
+    def __init__(self, split: str, length: int = 20, size: Size = (584, 565), seed: int = 0):
         super().__init__(("train", "test"), split, length, size, seed)
 
     def draw(self, seed: int) -> Example:
@@ -300,6 +282,6 @@ class SyntheticRetina(SyntheticSet):
 
 
 @DATASETS.add("synthetic")
-def eyes(part: str, protocol: str = "", *, train: int, test: int, size: tuple[int, int], seed: int):
+def eyes(part: str, protocol: str = "", *, train: int, test: int, size: Size, seed: int) -> SyntheticRetina:
     """The set as recipes open it: `train` and `test` say how many pictures each part has."""
     return SyntheticRetina(part, {"train": train, "test": test}[part], size, seed)

@@ -14,21 +14,23 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from u2learn.data.cityscapes import CLASSES, LABELS, train_ids
-from u2learn.data.drawn.retina import SyntheticSet
+from u2learn.data.drawn.common import SyntheticSet, smooth_noise
 from u2learn.data.example import Example
+from u2learn.pixels import Size
 from u2learn.registry import DATASETS
 
 ID = {label.name: label.id for label in LABELS}
 EYE = 1.5  # m, height of the camera
 FINE = 2  # a scene is drawn this much finer than it is handed out, so that edges are soft
 FAR = 140.0  # m; what is farther is haze
-Colour = Sequence[float]
+Colour = Sequence[float] | np.ndarray  # red, green, blue, 0 to 255
+Point = tuple[float, float]  # x, y
 
 
 class Canvas:
     """The picture and its class ids, and how a point of the world comes onto both."""
 
-    def __init__(self, rng: np.random.Generator, size: tuple[int, int]):
+    def __init__(self, rng: np.random.Generator, size: Size):
         self.height, self.width = (FINE * side for side in size)
         self.horizon = self.height * rng.uniform(0.36, 0.54)
         self.centre = self.width * rng.uniform(0.36, 0.64)  # where the street vanishes
@@ -47,7 +49,7 @@ class Canvas:
         clear = np.exp(-self.thickness * z)
         return tuple(np.clip(np.asarray(colour) * clear + self.haze * (1 - clear), 0, 255).astype(int))
 
-    def fill(self, points: Sequence[tuple[float, float]], z: float, colour: Colour, name: str | None) -> None:
+    def fill(self, points: Sequence[Point], z: float, colour: Colour, name: str | None) -> None:
         """A flat shape at distance z; points are (x, y). Without a name it leaves the ids alone."""
         outline = [self.at(x, y, z) for x, y in points]
         ImageDraw.Draw(self.picture).polygon(outline, fill=self.hazy(colour, z))
@@ -66,8 +68,8 @@ class Canvas:
     ) -> None:
         """A disc about (x, y), or an ellipse of `flat` times its height."""
         turn = np.linspace(0, 2 * np.pi, 18)
-        points = np.stack([x + radius * np.cos(turn), y + flat * radius * np.sin(turn)], 1)
-        self.fill(points, z, colour, name)
+        points = zip(x + radius * np.cos(turn), y + flat * radius * np.sin(turn), strict=True)
+        self.fill([*points], z, colour, name)
 
     def shadow(self, x: float, z: float, width: float) -> None:
         """Darkens the ground under a thing."""
@@ -76,11 +78,10 @@ class Canvas:
         ImageDraw.Draw(self.picture, "RGBA").ellipse(ellipse, fill=(20, 20, 28, 120))
 
 
-def noise(rng: np.random.Generator, size: tuple[int, int], cells: int) -> np.ndarray:
+def noise(rng: np.random.Generator, size: Size, cells: int) -> np.ndarray:
     """Smooth noise (H, W) of standard deviation 1, with about `cells` bumps from left to right."""
     rows = max(2, round(cells * size[0] / size[1]))
-    coarse = Image.fromarray(rng.standard_normal((rows, cells)).astype(np.float32))
-    smooth = np.asarray(coarse.resize(size[::-1], Image.Resampling.BICUBIC))
+    smooth = smooth_noise(rng, (rows, cells), size)
     return smooth / smooth.std()
 
 
@@ -119,7 +120,9 @@ def ground_and_walls(rng: np.random.Generator, canvas: Canvas, road: float) -> N
     canvas.ids = Image.fromarray(ids).resize((canvas.width, canvas.height), Image.Resampling.NEAREST)
 
 
-def pavement(rng: np.random.Generator, x: np.ndarray, z: np.ndarray, road: float) -> tuple:
+def pavement(
+    rng: np.random.Generator, x: np.ndarray, z: np.ndarray, road: float
+) -> tuple[np.ndarray, np.ndarray]:
     """What lies on the ground at the points (x, z): ids (H, W) and colours (H, W, 3)."""
     away, walk = np.abs(x), road + rng.uniform(1.8, 4.0)  # to the pavement's outer edge
     lanes = road - (2.2 if rng.random() < 0.3 else 0)  # the rest is for parking
@@ -149,7 +152,9 @@ def pavement(rng: np.random.Generator, x: np.ndarray, z: np.ndarray, road: float
     return ids, colour
 
 
-def facade(rng: np.random.Generator, z: np.ndarray, y: np.ndarray) -> tuple:
+def facade(
+    rng: np.random.Generator, z: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One row of houses, walls, fences and gaps: ids (H, W), colours (H, W, 3) and heights (H, W)."""
     starts = np.cumsum(rng.uniform(7, 22, 25)) - 20
     names = rng.choice(["building", "wall", "fence", "gap"], 25, p=[0.7, 0.1, 0.1, 0.1])
@@ -207,7 +212,7 @@ def car(rng: np.random.Generator, canvas: Canvas, x: float, z: float, name: str 
             roof = [(-0.46, body), (0.46, body), (0.36, tall), (-0.36, tall)]
             canvas.fill([(x + dx * width, y) for dx, y in roof], z + max(step, 0.6), shade, name)
     inner = x - np.sign(x) * width / 2  # the side that shows
-    for start in {"car": [1.0], "truck": []}.get(name, np.arange(1, long - 2, 2)):
+    for start in {"car": [1.0], "truck": []}.get(name, np.arange(1, long - 2, 2).tolist()):
         corners = [(start, sill), (start + 1.5, sill), (start + 1.5, rim), (start, rim)]
         pane = [canvas.at(inner, y, z + step) for step, y in corners]
         ImageDraw.Draw(canvas.picture).polygon(pane, fill=canvas.hazy(glass, z + start))
@@ -223,7 +228,9 @@ def car(rng: np.random.Generator, canvas: Canvas, x: float, z: float, name: str 
     canvas.box(x, 0.42, 0.5, 0.12, z, (230, 230, 225), None)  # the licence plate has no id of its own
 
 
-def person(rng: np.random.Generator, canvas: Canvas, x: float, z: float, y: float = 0, name="person") -> None:
+def person(
+    rng: np.random.Generator, canvas: Canvas, x: float, z: float, y: float = 0, name: str = "person"
+) -> None:
     """Legs in mid-step, a coat, arms, a head."""
     tall = rng.uniform(1.55, 1.9)
     hip, shoulder = y + 0.46 * tall, y + 0.8 * tall
@@ -302,17 +309,21 @@ def bin_or_cabinet(rng: np.random.Generator, canvas: Canvas, x: float, z: float)
     canvas.box(x, 0, rng.uniform(0.5, 0.9), rng.uniform(0.8, 1.4), z, rng.uniform(40, 130, 3), "static")
 
 
-def things(rng: np.random.Generator, road: float) -> list[tuple[float, Callable, float]]:
-    """What stands and moves in the street: (distance, who draws it, x), the farthest first."""
-    found: list[tuple[float, Callable, float]] = []
+Draw = Callable[[np.random.Generator, Canvas, float, float], None]  # at x and z
 
-    def strew(draw: Callable, most: float, places: tuple[float, float], near: float, far: float) -> None:
+
+def things(rng: np.random.Generator, road: float) -> list[tuple[float, Draw, float]]:
+    """What stands and moves in the street: (distance, who draws it, x), the farthest first."""
+    found: list[tuple[float, Draw, float]] = []
+
+    def strew(draw: Draw, most: float, places: tuple[float, float], near: float, far: float) -> None:
         for _ in range(rng.poisson(most)):
             x = rng.choice((-1, 1)) * rng.uniform(*places)
             found.append((near * (far / near) ** rng.uniform(), draw, x))
 
-    def vehicle(*args) -> None:
-        car(*args, name=args[0].choice(["car", "truck", "bus", "train"], p=[0.72, 0.12, 0.11, 0.05]))
+    def vehicle(rng: np.random.Generator, canvas: Canvas, x: float, z: float) -> None:
+        name = rng.choice(["car", "truck", "bus", "train"], p=[0.72, 0.12, 0.11, 0.05])
+        car(rng, canvas, x, z, name)
 
     strew(tree, 5, (road + 0.8, road + 5), 8, 70)
     strew(pole, 6, (road + 0.3, road + 1.5), 6, 50)
@@ -325,7 +336,7 @@ def things(rng: np.random.Generator, road: float) -> list[tuple[float, Callable,
     return sorted(found, key=lambda thing: -thing[0])
 
 
-def street(seed: int, size: tuple[int, int] = (256, 512)) -> tuple[np.ndarray, np.ndarray]:
+def street(seed: int, size: Size = (256, 512)) -> tuple[np.ndarray, np.ndarray]:
     """Draws a street: the picture, uint8 (3, H, W), and the ids of Cityscapes' files, uint8 (H, W).
 
     The same seed and size always give the same picture, and another size the same street. Horizon, vanishing
@@ -373,7 +384,7 @@ def bonnet(rng: np.random.Generator, canvas: Canvas) -> None:
 class SyntheticStreets(SyntheticSet):
     """Synthetic street scenes in 19 classes; `split` is "train" or "val". See `SyntheticSet`."""
 
-    def __init__(self, split: str, length: int = 20, size: tuple[int, int] = (256, 512), seed: int = 0):
+    def __init__(self, split: str, length: int = 20, size: Size = (256, 512), seed: int = 0):
         super().__init__(("train", "val"), split, length, size, seed)
 
     def draw(self, seed: int) -> Example:
@@ -381,9 +392,7 @@ class SyntheticStreets(SyntheticSet):
         return Example(f"street-{seed}", image, train_ids(ids), num_classes=len(CLASSES))
 
 
-def write_streets(
-    root: str | Path, split: str, length: int, size: tuple[int, int] = (256, 512), seed: int = 0
-) -> None:
+def write_streets(root: str | Path, split: str, length: int, size: Size = (256, 512), seed: int = 0) -> None:
     """Writes the scenes of `SyntheticStreets` as files in Cityscapes' layout, from a city named "drawn".
 
     Below `root`: leftImg8bit/SPLIT/drawn/*_leftImg8bit.png and gtFine/SPLIT/drawn/*_gtFine_labelIds.png.
@@ -401,7 +410,9 @@ def write_streets(
 
 
 @DATASETS.add("streets")
-def scenes(part: str, protocol: str = "", *, train: int, test: int, size: tuple[int, int], seed: int):
+def scenes(
+    part: str, protocol: str = "", *, train: int, test: int, size: Size, seed: int
+) -> SyntheticStreets:
     """The set as recipes open it, with the parts of Cityscapes: its test is the validation part."""
     number = {"train": train, "test": test}[part]
     return SyntheticStreets("val" if part == "test" else part, number, size, seed)
