@@ -220,6 +220,18 @@ def test_train_evaluate_record(tiny, capsys):
     assert f"{100 * record['scores']['image']['dice']:.2f}" in table
 
 
+def test_an_undefined_score_is_an_empty_cell(tiny, monkeypatch, capsys):
+    """Without a single vessel in the test there is no Dice and no area under a curve."""
+    bare = [Example("bare", cross(50).image, np.zeros((40, 44), np.uint8), np.ones((40, 44), bool))]
+    monkeypatch.setattr(Recipe, "examples", lambda self, part: bare if part == "test" else [cross(0)])
+    run("train", "tiny-small")
+    run("evaluate", tiny / "runs" / "tiny-small-seed0", "--record")
+    table = capsys.readouterr().out
+    assert "auc" in table and "accuracy" in table and "nan" not in table.lower()
+    text = (tiny / "results" / "tiny-small-seed0.json").read_text(encoding="utf-8")
+    assert '"auc": null' in text and "NaN" not in text
+
+
 def test_train_into_a_folder(tiny, capsys):
     run("train", "tiny-small", "--folder", tiny / "mine", "--device", "cpu")
     assert load_model(tiny / "mine")[1] == TINY

@@ -508,6 +508,37 @@ def test_a_log_without_a_checkpoint_starts_anew(tmp_path):
         assert (folder / "log.jsonl").read_text() == due
 
 
+def test_a_log_may_hold_blank_and_half_lines(tmp_path):
+    """A run that is read while it writes, or after a kill; an editor's newline at the end."""
+    lines = ['{"iteration": 5, "dice": 0.5}', "", '{"iteration": 10, "dice": null}', "7", "  ", '{"iterat']
+    (tmp_path / "log.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert read_log(tmp_path) == [{"iteration": 5, "dice": 0.5}, {"iteration": 10, "dice": None}]
+    (tmp_path / "log.jsonl").write_text("\n", encoding="utf-8")
+    assert read_log(tmp_path) == [] == read_log(tmp_path / "nowhere")
+
+
+def test_a_run_goes_on_over_blank_lines_in_its_log(tmp_path):
+    run(tmp_path, tiny())
+    log = tmp_path / "log.jsonl"
+    due = log.read_text()
+    log.write_text(f"\n{due}\n7\n", encoding="utf-8")
+    run(tmp_path, tiny())
+    assert log.read_text() == due
+
+
+def test_an_undefined_score_is_null_in_the_log(tmp_path):
+    """JSON has no NaN, which Python writes all the same and no other reader takes."""
+    bare = [Example("bare", example.image, 0 * example.label) for example in MORE]
+    train(tiny(iterations=2, evaluations=1), tmp_path, MORE, bare, device="cpu", progress=False)
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    (line,) = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line, parse_constant=refuse)["auc"] is None
+    assert read_log(tmp_path)[0]["auc"] is None and read_log(tmp_path)[0]["accuracy"] >= 0
+
+
 def test_a_folder_is_claimed_by_recipe_and_not_by_spelling(tmp_path):
     """A field that is younger than the run has its default there; another value, or nonsense, is refused."""
     due = run(tmp_path, tiny()).state_dict()
@@ -530,11 +561,11 @@ def test_trimming_the_log_cannot_lose_it(tmp_path, monkeypatch):
     due = (tmp_path / "log.jsonl").read_text()
     whole = Path.write_text
 
-    def half(path, text, *rest):
+    def half(path, text, **options):
         if "log" in path.name:
-            whole(path, text[: len(text) // 2], *rest)
+            whole(path, text[: len(text) // 2], **options)
             raise KeyboardInterrupt
-        return whole(path, text, *rest)
+        return whole(path, text, **options)
 
     monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(KeyboardInterrupt):

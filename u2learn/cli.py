@@ -241,7 +241,11 @@ def _score_table(scores: dict[str, dict]) -> str:
     columns = [column for column in (*shares, *plain) if column in found]
     lines = [f"{'protocol':26}" + "".join(f"{column:>13}" for column in columns)]
     for name, row in scores.items():
-        cells = {c: f"{row[c]:.4f}" if c in plain else f"{100 * row[c]:.2f}" for c in columns if c in row}
+        cells = {
+            c: f"{row[c]:.4f}" if c in plain else f"{100 * row[c]:.2f}"
+            for c in columns
+            if row.get(c) is not None
+        }
         lines.append(f"{name:26}" + "".join(f"{cells.get(c, ''):>13}" for c in columns))
     return "\n".join(lines)
 

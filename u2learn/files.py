@@ -1,5 +1,6 @@
-"""Text files, written whole or not at all."""
+"""Text files, written whole or not at all, and what goes into them."""
 
+import math
 import os
 from pathlib import Path
 
@@ -13,3 +14,12 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def defined(value: object) -> object:
+    """A value as JSON can hold it, which has no NaN: in dicts and lists too, an undefined score is None."""
+    if isinstance(value, dict):
+        return {key: defined(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [defined(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from u2learn.batches import TrainingData, seed_of
 from u2learn.data.example import Example
 from u2learn.devices import compiled, device_name, kind_of, mixed_precision, peak_memory, pick_device
-from u2learn.files import write_text
+from u2learn.files import defined, write_text
 from u2learn.inference import save_model
 from u2learn.models.weights import read_tensors, with_prefix, write_tensors
 from u2learn.optimisers import optimiser
@@ -231,7 +231,7 @@ class Run:
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to log.jsonl."""
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(defined(line)) + "\n")
 
     def save(self) -> None:
         """Write the checkpoint whole or not at all: to a temporary name first, then renamed."""
