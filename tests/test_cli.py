@@ -1,6 +1,7 @@
 """The command line: help, training to record, maps of photographs, and one sentence for every mistake."""
 
 import dataclasses
+import io
 import json
 import os
 import pickle
@@ -230,6 +231,15 @@ def test_an_undefined_score_is_an_empty_cell(tiny, monkeypatch, capsys):
     assert "auc" in table and "accuracy" in table and "nan" not in table.lower()
     text = (tiny / "results" / "tiny-small-seed0.json").read_text(encoding="utf-8")
     assert '"auc": null' in text and "NaN" not in text
+
+
+def test_scores_are_printed_on_a_console_of_ascii(tiny, monkeypatch):
+    run("train", "tiny-small", "--folder", tiny / "größe²")
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", console)
+    run("evaluate", tiny / "größe²", "--export", tiny / "größe².safetensors")
+    said = console.buffer.getvalue().decode("ascii")
+    assert "dice" in said and "groe2.safetensors" not in said and "grosse2.safetensors" in said
 
 
 def test_train_into_a_folder(tiny, capsys):
@@ -587,7 +597,12 @@ def test_stopping_is_not_an_error_with_a_traceback(tiny, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli.training, "train", interrupt)
-    assert "goes on" in failure("train", "tiny-small")
+    assert "goes on from the last checkpoint" in failure("train", "tiny-small")
+    monkeypatch.setattr(cli, "lint", interrupt)
+    assert failure("data", "lint", "images", "masks") == "u2learn: stopped before it was done."
+    monkeypatch.setattr(cli.download, "fetch", interrupt)
+    message = failure("data", "fetch", "stare")
+    assert "goes on there" in message and "checkpoint" not in message
 
 
 # --- several at once, and how fast --------------------------------------------------------------------------
