@@ -11,7 +11,7 @@ from u2learn.data.example import Example, read_image
 from u2learn.metrics.overlap import ClassScores, OverlapScores, confusion
 from u2learn.metrics.saliency import SaliencyScores
 from u2learn.models.unet import unet_small
-from u2learn.recipes import Recipe
+from u2learn.recipe import Recipe
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")  # torch warns of arrays that are read-only
 RNG = np.random.default_rng(0)
