@@ -1,6 +1,7 @@
 """The command line: help, training to record, maps of photographs, and one sentence for every mistake."""
 
 import dataclasses
+import io
 import json
 import os
 import pickle
@@ -18,6 +19,7 @@ from PIL import Image
 import u2learn
 from u2learn import cli, records, studies, tables, tasks, training
 from u2learn.data.augment import Augmentation
+from u2learn.data.example import Example
 from u2learn.inference import load_model, save_model, segment
 from u2learn.models.weights import read_tensors, write_tensors
 from u2learn.recipe import Recipe
@@ -209,6 +211,27 @@ def test_train_evaluate_record(tiny, capsys):
     assert "tiny-small-seed4.json" in capsys.readouterr().out
     record = json.loads((tiny / "results" / "tiny-small-seed4.json").read_text())
     assert f"{100 * record['scores']['image']['dice']:.2f}" in table
+
+
+def test_an_undefined_score_is_an_empty_cell(tiny, monkeypatch, capsys):
+    """Without a single vessel in the test there is no Dice and no area under a curve."""
+    bare = [Example("bare", cross(50).image, np.zeros((40, 44), np.uint8), np.ones((40, 44), bool))]
+    monkeypatch.setattr(Recipe, "examples", lambda self, part: bare if part == "test" else [cross(0)])
+    run("train", "tiny-small")
+    run("evaluate", tiny / "runs" / "tiny-small-seed0", "--record")
+    table = capsys.readouterr().out
+    assert "auc" in table and "accuracy" in table and "nan" not in table.lower()
+    text = (tiny / "results" / "tiny-small-seed0.json").read_text(encoding="utf-8")
+    assert '"auc": null' in text and "NaN" not in text
+
+
+def test_scores_are_printed_on_a_console_of_ascii(tiny, monkeypatch):
+    run("train", "tiny-small", "--folder", tiny / "größe²")
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", console)
+    run("evaluate", tiny / "größe²", "--export", tiny / "größe².safetensors")
+    said = console.buffer.getvalue().decode("ascii")
+    assert "dice" in said and "groe2.safetensors" not in said and "grosse2.safetensors" in said
 
 
 def test_train_into_a_folder(tiny, capsys):
@@ -573,7 +596,12 @@ def test_stopping_is_not_an_error_with_a_traceback(tiny, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli.training, "train", interrupt)
-    assert "goes on" in failure("train", "tiny-small")
+    assert "goes on from the last checkpoint" in failure("train", "tiny-small")
+    monkeypatch.setattr(cli, "lint", interrupt)
+    assert failure("data", "lint", "images", "masks") == "u2learn: stopped before it was done."
+    monkeypatch.setattr(cli.download, "fetch", interrupt)
+    message = failure("data", "fetch", "stare")
+    assert "goes on there" in message and "checkpoint" not in message
 
 
 # --- several at once, and how fast --------------------------------------------------------------------------

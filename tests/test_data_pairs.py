@@ -55,6 +55,7 @@ def test_a_good_example_is_accepted_and_frozen():
         ({"second": MASK * 255}, "the second has values 0, 255"),
         ({"field": MASK}, "field must be a NumPy array of bool"),
         ({"field": MASK[1:] > 0}, "the field is 11 x 9"),
+        ({"field": MASK > 9}, "eye7: the field of view is empty"),
     ],
 )
 def test_an_example_refuses_what_does_not_fit_in_one_sentence(changes, sentence):

@@ -1,6 +1,8 @@
 """The retinal sets: layouts, splits, second observers, fields of view; real files where there are some."""
 
 import gzip
+import hashlib
+import io
 import os
 from pathlib import Path
 
@@ -232,6 +234,58 @@ def test_the_field_of_view_is_found_in_synthetic_photographs():
     assert field_of_view(np.full((3, 9, 8), 90, np.uint8)).shape == (9, 8)
 
 
+def in_frame(image, field, factor):
+    """An eye cut out and laid on black, in a frame `factor` times as high and wide; and its field there."""
+    height, width = field.shape
+    frame = np.zeros((3, round(height * factor), round(width * factor)), np.uint8)
+    y, x = (frame.shape[1] - height) // 2, (frame.shape[2] - width) // 3
+    frame[:, y : y + height, x : x + width] = image * field
+    true = np.zeros(frame.shape[1:], bool)
+    true[y : y + height, x : x + width] = field
+    return frame, true
+
+
+def as_jpeg(image):
+    file = io.BytesIO()
+    Image.fromarray(image.transpose(1, 2, 0)).save(file, "JPEG", quality=50)
+    return np.asarray(Image.open(file)).transpose(2, 0, 1)
+
+
+def noisy(levels):
+    def add(image):
+        noise = np.random.default_rng(0).integers(0, levels, image.shape)
+        return np.minimum(image.astype(int) + noise, 255).astype(np.uint8)
+
+    return add
+
+
+CAMERAS = {
+    "clean": lambda image: image,
+    "one level of noise": noisy(2),
+    "five levels": noisy(6),
+    "twenty levels": noisy(21),
+    "JPEG": as_jpeg,
+    "noise and JPEG": lambda image: as_jpeg(noisy(6)(image)),
+}
+
+
+@pytest.mark.parametrize("factor", [1, 1.35, 1.5, 2, 4])
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_the_field_of_view_of_an_eye_that_fills_little_of_the_frame(camera, factor):
+    """Where most of the frame is border, its noise must not be taken for the eye."""
+    for seed in range(2):
+        eye = fundus(seed, (200, 200))
+        frame, true = in_frame(eye.image, eye.field, factor)
+        found = field_of_view(CAMERAS[camera](frame))
+        assert (found & true).sum() / (found | true).sum() > 0.95
+
+
+@pytest.mark.parametrize("image", [np.zeros((3, 30, 40), np.uint8), np.full((3, 9, 8), 90, np.uint8)])
+def test_a_picture_without_an_eye_is_all_field(image):
+    assert field_of_view(image).all()
+    assert field_of_view(image + np.random.default_rng(0).integers(0, 6, image.shape, np.uint8)).all()
+
+
 # Real files: only their numbers are looked at.
 
 ROOT = os.environ.get("U2LEARN_DATA")
@@ -269,6 +323,28 @@ def test_the_second_observer_on_drive_and_chase_scores_what_is_known():
         examples = list(Retina(dataset, "test"))
         first, second = (np.stack([getattr(e, name) for e in examples]) for name in ("label", "second"))
         assert 2 * (first & second).sum() / (first.sum() + second.sum()) == pytest.approx(expected, abs=1e-4)
+
+
+FIELDS_OF_RECORDS = {"stare": "dde4eebe9f25baec", "chase": "68a62d2051e78817"}
+
+
+@pytest.mark.parametrize("dataset", FIELDS_OF_RECORDS)
+def test_the_fields_that_records_were_made_with_are_found_to_the_bit(dataset):
+    """Scores inside the field of view are in the records, and these sets have no fields of their own."""
+    real(dataset)
+    digest = hashlib.sha256()
+    for example in Retina(dataset, "all"):
+        digest.update(np.packbits(example.field).tobytes())
+    assert digest.hexdigest()[:16] == FIELDS_OF_RECORDS[dataset]
+
+
+@pytest.mark.parametrize("dataset", ["drive", "stare", "chase"])
+def test_a_real_eye_that_fills_little_of_a_noisy_frame(dataset):
+    real(dataset)
+    for example in list(Retina(dataset, "test"))[::10]:
+        frame, true = in_frame(example.image, example.field, 2)
+        found = field_of_view(CAMERAS["noise and JPEG"](frame))
+        assert (found & true).sum() / (found | true).sum() > 0.95
 
 
 def test_computed_fields_agree_with_masks_that_others_made():

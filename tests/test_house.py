@@ -165,7 +165,8 @@ def squares(part, protocol="", *, count):
 def study():
     recipe = Recipe(
         "mine", "squares", "one-layer", data_options={"count": 2}, model_options={"kernel": 5},
-        loss="doubled", optimiser="plain", metrics=("bright",), crop=(16, 16), batch=2, iterations=3, evaluations=1,
+        loss="doubled", optimiser="plain", metrics=("bright",), crop=(16, 16), batch=2,
+        iterations=3, evaluations=1,
     )
     return Study("one layer on squares", (recipe,), suites={"my-suite": ("mine",)})
 """

@@ -389,3 +389,48 @@ def test_masks_that_do_not_fit_are_refused(name, logits, mask, words):
     with pytest.raises(ValueError, match=words) as error:
         SALIENCY[name](logits, mask)
     assert "\n" not in str(error.value)
+
+
+# --- half precision -----------------------------------------------------------------------------------------
+
+
+def large_example(name, side):
+    """Logits, float32, and the label or mask that a loss takes, for more pixels than float16 can count."""
+    generator = torch.Generator().manual_seed(side)
+    logits = 2 * torch.randn(2, 1 if name in SALIENCY else 2, side, side, generator=generator)
+    label = torch.randint(0, 2, (2, side, side), generator=generator)
+    if name in SALIENCY:
+        return logits, label[:, None].float()
+    label[:, :9] = 255
+    return logits, label
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", [*LOSSES, *SALIENCY])
+def test_sums_over_pixels_are_taken_in_single_precision(name, dtype, autocast):
+    """65504 is the largest float16, and bfloat16 has three digits."""
+    loss = {**LOSSES, **SALIENCY}[name]
+    logits, truth = large_example(name, 1024)
+    half, single = (x.detach().requires_grad_() for x in (logits.to(dtype), logits.to(dtype).float()))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        got, due = loss(half, truth), loss(single, truth)
+    got.backward()
+    due.backward()
+    assert got.dtype == torch.float32 and torch.equal(got, due)
+    assert torch.equal(half.grad, single.grad.to(dtype))
+    assert got.item() == pytest.approx(loss(logits.double(), truth).item(), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", SALIENCY)
+def test_a_mask_in_half_precision_is_summed_in_single_precision_too(name):
+    logits, mask = large_example(name, 300)
+    got, due = SALIENCY[name](logits.half(), mask.half()), SALIENCY[name](logits, mask)
+    assert got.dtype == torch.float32 and got.item() == pytest.approx(due.item(), abs=1e-3)
+
+
+def test_deep_supervision_sums_half_precision_outputs_in_single_precision():
+    logits, label = large_example("mmseg0", 300)
+    total = deep_supervision(weighted_sum((1, cross_entropy), (3, dice_mmseg0)), (1, 0.4))
+    got, due = total([logits.half()] * 2, label), total([logits] * 2, label)
+    assert got.dtype == torch.float32 and got.item() == pytest.approx(due.item(), abs=1e-3)

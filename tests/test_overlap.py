@@ -281,6 +281,13 @@ def test_a_field_of_another_shape_is_refused(shape):
     assert "field" in refusal(torch.full((2, 4, 4), 0.5), np.zeros((4, 4), np.uint8), np.ones(shape, bool))
 
 
+def test_an_empty_field_is_refused_with_the_number_of_its_image():
+    """Inside of it every score is 0 / 0."""
+    result = scored(dataset(images=2))
+    with pytest.raises(ValueError, match="field of view of image 3 is empty"):
+        result.add(torch.full((2, 4, 4), 0.5), np.zeros((4, 4), np.uint8), np.zeros((4, 4), bool))
+
+
 def test_a_0_255_field_is_a_field():
     (vessel, label, field), *_ = dataset(images=1)
     due = score_overlap([probability_map(vessel)], [label], [field], region="field")

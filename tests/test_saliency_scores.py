@@ -1,5 +1,6 @@
 """Saliency scores against PySODMetrics, naive loops and the reference values that U²-Net's program gives."""
 
+import json
 import math
 import os
 import subprocess
@@ -101,7 +102,10 @@ def test_each_image_scores_as_in_pysodmetrics(kind, mask_kind):
         for _ in range(4):
             pair = made(rng, size, kind, mask_kind)
             due, got = package([pair]), ours([pair], also=EVERYTHING)
-            assert got.keys() == {*due, "relaxed_f"}
+            for name in ("max_e", "mean_e", "adaptive_e"):  # theirs may be n / (n - 1); of one pixel, 1 / EPS
+                due[name] = min(due[name] * (saliency.EPS if size == (1, 1) else 1), 1)
+            assert got.keys() == {*due, "relaxed_f", "empty_masks"}
+            assert got["empty_masks"] == (not pair[1].any())
             for name, value in due.items():
                 if math.isnan(value):  # a window of no pixels: see the next test
                     assert name == "s" and 0 <= got["s"] <= 1
@@ -186,6 +190,7 @@ KNOWN = {
     "adaptive_e": (0.926214, 0.324385, 0.625300),
     "relaxed_f": (0.747854, 0.246862, (0.747854 + 0.246862) / 2),
     "hce": (5, 6, 5.5),
+    "empty_masks": (0, 0, 0),
 }
 
 
@@ -284,9 +289,41 @@ def test_a_right_map_is_perfect_and_a_wrong_one_is_not():
     good = score_saliency([(mask, mask)], also=EVERYTHING)
     best = {"mae": 0, "hce": 0, "weighted_f": 1, "relaxed_f": 1, "s": 1, "max_f": 1, "max_f_curves": 1}
     assert {name: good[name] for name in best} == pytest.approx(best, abs=1e-9)
-    assert good["max_e"] == pytest.approx(1, abs=1e-3)  # E divides by one pixel too few
+    assert good["max_e"] == 1  # E divides by one pixel too few, and is cut off
     bad = score_saliency([(~mask, mask)], also=EVERYTHING)
     assert bad["mae"] == 1 and bad["s"] < 0.1 and bad["weighted_f"] < 0.01 and bad["hce"] > 0
+
+
+@pytest.mark.parametrize("side", [1, 2, 10, 100])
+def test_no_share_is_above_1(side):
+    """E is divided by one pixel too few: a perfect map had 4/3 of four pixels, and 4.5e15 of one."""
+    mask = np.arange(side**2).reshape(side, side) < (side**2 + 1) // 2
+    got = ours([(255 * mask, mask)], also=("weighted_f", "relaxed_f"))
+    assert got.pop("empty_masks") == 0 and all(0 <= value <= 1 for value in got.values())
+    assert got["max_e"] == got["adaptive_e"] == 1
+
+
+def test_a_picture_of_one_pixel_does_not_outweigh_the_others():
+    dot, half = np.ones((1, 1), bool), np.arange(400).reshape(20, 20) < 200
+    pairs = [(255 * half, half), (255 * (half & (np.arange(20) < 10)), half), (255 * dot, dot)]
+    alone = [ours([pair], also=())["adaptive_e"] for pair in pairs]
+    assert ours(pairs, also=())["adaptive_e"] == pytest.approx(np.mean(alone), abs=2e-3)
+    assert 0.5 < np.mean(alone) < 0.95
+
+
+def test_images_without_an_object_are_counted():
+    """Their F is 0 whatever the map says, so a reader must know how many there are."""
+    empty, full = np.zeros((8, 9), bool), np.ones((8, 9), bool)
+    right = ours([(255 * empty, empty)])
+    wrong = ours([(255 * full, empty)])
+    for name in ("max_f", "max_f_curves", "mean_f", "adaptive_f", "weighted_f", "relaxed_f"):
+        assert right[name] == wrong[name] == 0
+    assert (right["mae"], right["s"], right["adaptive_e"]) == (0, 1, 0)  # adaptive: all that is >= 0
+    assert (wrong["mae"], wrong["s"], wrong["adaptive_e"]) == (1, 0, 0)
+    both = ours([DISC, (255 * empty, empty), (255 * full, full), (255 * empty, empty)])
+    assert both["empty_masks"] == 2 and right["empty_masks"] == wrong["empty_masks"] == 1
+    assert ours([(255 * full, full)])["relaxed_f"] == 0  # no border
+    json.dumps(both, allow_nan=False)
 
 
 def test_what_happens_to_a_map_before_it_is_scored():

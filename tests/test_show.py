@@ -727,6 +727,8 @@ def test_the_table_of_classes_has_a_dash_for_what_is_absent():
         "| **mean** | **37.5** | **35.0** |",  # the dash is left out of its mean, the zero is not
     ]
     assert "60.0" in show.class_table(scores, ["road", "car", "sky"], key="dice_per_class")
+    scores["plain"]["iou_per_class"][1] = None  # as a record has it
+    assert show.class_table(scores, ["road", "car", "sky"]).splitlines() == lines
     for wrong in (scores, {}):
         with pytest.raises(ValueError, match="class_table got 2 names"):
             show.class_table(wrong, ["road", "car"])

@@ -501,6 +501,37 @@ def test_a_log_without_a_checkpoint_starts_anew(tmp_path):
         assert (folder / "log.jsonl").read_text() == due
 
 
+def test_a_log_may_hold_blank_and_half_lines(tmp_path):
+    """A run that is read while it writes, or after a kill; an editor's newline at the end."""
+    lines = ['{"iteration": 5, "dice": 0.5}', "", '{"iteration": 10, "dice": null}', "7", "  ", '{"iterat']
+    (tmp_path / "log.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert read_log(tmp_path) == [{"iteration": 5, "dice": 0.5}, {"iteration": 10, "dice": None}]
+    (tmp_path / "log.jsonl").write_text("\n", encoding="utf-8")
+    assert read_log(tmp_path) == [] == read_log(tmp_path / "nowhere")
+
+
+def test_a_run_goes_on_over_blank_lines_in_its_log(tmp_path):
+    run(tmp_path, tiny())
+    log = tmp_path / "log.jsonl"
+    due = log.read_text()
+    log.write_text(f"\n{due}\n7\n", encoding="utf-8")
+    run(tmp_path, tiny())
+    assert log.read_text() == due
+
+
+def test_an_undefined_score_is_null_in_the_log(tmp_path):
+    """JSON has no NaN, which Python writes all the same and no other reader takes."""
+    bare = [Example("bare", example.image, 0 * example.label) for example in MORE]
+    train(tiny(iterations=2, evaluations=1), tmp_path, MORE, bare, device="cpu", progress=False)
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    (line,) = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line, parse_constant=refuse)["auc"] is None
+    assert read_log(tmp_path)[0]["auc"] is None and read_log(tmp_path)[0]["accuracy"] >= 0
+
+
 def test_a_folder_is_claimed_by_recipe_and_not_by_spelling(tmp_path):
     """A field that is younger than the run has its default there; another value, or nonsense, is refused."""
     due = run(tmp_path, tiny()).state_dict()
@@ -523,11 +554,11 @@ def test_trimming_the_log_cannot_lose_it(tmp_path, monkeypatch):
     due = (tmp_path / "log.jsonl").read_text()
     whole = Path.write_text
 
-    def half(path, text, *rest, **kinds):
+    def half(path, text, **options):
         if "log" in path.name:
-            whole(path, text[: len(text) // 2], *rest, **kinds)
+            whole(path, text[: len(text) // 2], **options)
             raise KeyboardInterrupt
-        return whole(path, text, *rest, **kinds)
+        return whole(path, text, **options)
 
     monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(KeyboardInterrupt):
@@ -538,10 +569,10 @@ def test_trimming_the_log_cannot_lose_it(tmp_path, monkeypatch):
 
 
 def test_images_of_other_channels_are_refused_by_name(tmp_path):
-    grey = dataclasses.replace(cross(7), name="grey-7", image=cross(7).image[:1])
+    grey = dataclasses.replace(cross(7), name="grey-7", image=cross(7).image[:2])
     with pytest.raises(ValueError) as error:
         run(tmp_path / "run", tiny(), [*CROSSES, grey])
-    assert "grey-7 has 1 channels" in sentence(error) and "says 3" in str(error.value)
+    assert "grey-7 has 2 channels" in sentence(error) and "says 3" in str(error.value)
     run(tmp_path / "run", tiny(seed=9))  # the folder was not claimed by a run that never began
 
 

@@ -27,6 +27,7 @@ def main(options: list[str]) -> None:
 def picture() -> plt.Figure:
     """Three panels: the photograph, the net as it draws itself, hits and errors."""
     model, recipe = pretrained("drive-small")
+    assert recipe is not None
     eye = fundus(seed=5)
     vessel = segment(model, eye.image, recipe)[1] > 0.5  # (H, W)
     drawing = FigureCanvasAgg(show.draw(model, size_of(vessel)))

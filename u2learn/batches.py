@@ -106,6 +106,8 @@ def sized(example: Example, recipe: Recipe) -> tuple[Tensor, Tensor]:
     Source: U-2-Net, data_loader.py, RescaleT.
     """
     image, label = torch.as_tensor(example.image), torch.as_tensor(example.label)
+    if len(image) == 1:
+        image = image.expand(recipe.channels, -1, -1)  # a grey image shows the same in each channel
     if recipe.square:
         size = recipe.square, recipe.square
         image = read_points(image.double() / 255, size).mul(255).round().byte()

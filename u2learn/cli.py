@@ -12,6 +12,7 @@ from pathlib import Path
 
 from u2learn import benchmark as benchmarks
 from u2learn import inference, measure, records, studies, tables, training
+from u2learn.console import print_anywhere
 from u2learn.data import catalogue, download, local
 from u2learn.data.example import read_image
 from u2learn.data.folder import facts
@@ -29,6 +30,7 @@ STOPS = (training.DivergedError, training.BusyError)
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command. A mistake of the user ends in one sentence and exit status 1, not in a traceback."""
+    print_anywhere()
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -41,7 +43,15 @@ def main(arguments: list[str] | None = None) -> None:
             message = f"{error.filename}: {error.strerror}."
         sys.exit(f"u2learn: {message}")
     except KeyboardInterrupt:
-        sys.exit("u2learn: stopped; the same command goes on from the last checkpoint.")
+        goes_on = {
+            train: "from the last checkpoint",
+            reproduce: "from the last checkpoint",
+            fetch_data: "there",
+        }
+        where = goes_on.get(options.run)
+        sys.exit(
+            "u2learn: stopped before it was done" + (f"; the same command goes on {where}." if where else ".")
+        )
 
 
 def list_data(_: argparse.Namespace) -> None:
@@ -263,7 +273,11 @@ def _score_table(scores: dict[str, dict]) -> str:
     columns = [column for column in (*shares, *plain) if column in found]
     lines = [f"{'protocol':26}" + "".join(f"{column:>13}" for column in columns)]
     for name, row in scores.items():
-        cells = {c: f"{row[c]:.4f}" if c in plain else f"{100 * row[c]:.2f}" for c in columns if c in row}
+        cells = {
+            c: f"{row[c]:.4f}" if c in plain else f"{100 * row[c]:.2f}"
+            for c in columns
+            if row.get(c) is not None
+        }
         lines.append(f"{name:26}" + "".join(f"{cells.get(c, ''):>13}" for c in columns))
     return "\n".join(lines)
 

@@ -1,6 +1,7 @@
-"""Files: text that is written whole or not at all, and what a file holds in one word."""
+"""Files: text that is written whole or not at all, what goes into it, and what a file holds in one word."""
 
 import hashlib
+import math
 import os
 from pathlib import Path
 
@@ -23,3 +24,12 @@ def checksum(path: str | Path) -> str:
         FileNotFoundError: there is no such file.
     """
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def defined(value: object) -> object:
+    """A value as JSON can hold it, which has no NaN: in dicts and lists too, an undefined score is None."""
+    if isinstance(value, dict):
+        return {key: defined(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [defined(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,14 +10,17 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from u2learn.arrays import Array, tensor_of
 from u2learn.data.augment import normalisation, normalise, read_points, resize, shrunk_size
 from u2learn.data.catalogue import WEIGHTS
 from u2learn.data.download import fetch_weights
+from u2learn.data.example import image_of
 from u2learn.devices import channels_last
 from u2learn.models.official import load_u2net
 from u2learn.models.weights import read_tensors, with_prefix, write_tensors
 from u2learn.recipe import VIEWS, Recipe
 
+Photograph = Array | Image.Image
 WINDOW_BATCH = 32  # windows that go through the network together; bounds the memory, whatever the image
 
 
@@ -72,13 +75,13 @@ def slide(model: nn.Module, image: Tensor, window: tuple[int, int], stride: tupl
 @torch.no_grad()
 def predict(
     model: nn.Module,
-    image: Tensor,
+    image: Array,
     window: tuple[int, int] | int | None = None,
     stride: tuple[int, int] | int | None = None,
     flips: str | bool = False,
     scales: Sequence[float] = (1,),
 ) -> Tensor:
-    """Class probabilities (K, H, W) for one image (3, H, W), normalised as the model expects it.
+    """Class probabilities (K, H, W) for one image, float (3, H, W), normalised as the model expects it.
 
     The whole image goes through at once, or windows of `window` pixels every `stride` (default: two thirds of
     the window). flips: "h" (or True) adds the left-right view, "hv" also the up-down and the turned one,
@@ -91,6 +94,7 @@ def predict(
 
     Source: mmsegmentation 0.30, segmentors/encoder_decoder.py (inference, aug_test).
     """
+    image = tensor_of(image)
     if image.ndim != 3 or not image.is_floating_point():
         raise ValueError(
             f"predict takes one normalised float image (3, H, W), got {image.dtype} {tuple(image.shape)}; "
@@ -102,6 +106,7 @@ def predict(
         raise ValueError(f"flips is one of {', '.join(map(repr, VIEWS))}, not {flips!r}.")
     if not scales or min(scales) <= 0:
         raise ValueError(f"scales are factors of the image's size above 0, at least one, not {scales}.")
+    image = image.to(next(model.parameters(), image))  # to the model's device, in its precision
     native, total, count = (image.shape[1], image.shape[2]), torch.zeros((), device=image.device), 0
     with evaluating(model):
         for scale in scales:
@@ -139,20 +144,20 @@ def turn(maps: Tensor, view: str) -> Tensor:
     return maps
 
 
-def segment(model: nn.Module, image: Tensor | np.ndarray, recipe: Recipe) -> Tensor:
-    """Class probabilities (K, H, W) for a photograph, uint8 (3, H, W), tested as the model's recipe says.
+def segment(model: nn.Module, image: Photograph, recipe: Recipe) -> Tensor:
+    """Class probabilities (K, H, W) for a photograph, uint8 (C, H, W), tested as the model's recipe says.
 
-    Shrinks and normalises as in training, predicts with the recipe's window, flips and scales, and brings the
-    probabilities back to the photograph's own size.
+    The photograph is a tensor, an array or a PIL image, which is turned as its EXIF says. It has the recipe's
+    channels, three mostly, or is grey, which makes them all alike. It is shrunk and
+    normalised as in training, predicted with the recipe's window, flips and scales, and the probabilities
+    come back at its own size.
 
     Raises:
-        ValueError: not a uint8 image of three channels.
+        ValueError: not a uint8 image of so many channels.
     """
-    image = torch.as_tensor(image)
-    if image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3:
-        raise ValueError(f"segment takes a uint8 image (3, H, W), got {image.dtype} {tuple(image.shape)}.")
+    image = _photograph(image, "segment", (recipe.channels, 1))
     size = image.shape[1], image.shape[2]
-    image = image.to(next(model.parameters()).device) / 255
+    image = image.to(next(model.parameters()).device).expand(recipe.channels, -1, -1) / 255
     image = resize(image, shrunk_size(size, recipe.side)) if recipe.side else image
     image = normalise(image[None], recipe.normalisation)[0]
     probabilities = predict(model, image, recipe.window, recipe.stride, recipe.flips, recipe.scales)
@@ -160,33 +165,27 @@ def segment(model: nn.Module, image: Tensor | np.ndarray, recipe: Recipe) -> Ten
 
 
 @torch.no_grad()
-def saliency(
-    model: nn.Module, image: Tensor | np.ndarray, as_published: bool = True, side: int = 320
-) -> Tensor:
+def saliency(model: nn.Module, image: Photograph, as_published: bool = True, side: int = 320) -> Tensor:
     """What stands out in a photograph, uint8 (3, H, W): float (H, W) in [0, 1], of a model with one map.
 
-    The photograph is squeezed to `side` x `side` pixels, divided by its own maximum and normalised; a grey
-    one, (1, H, W), by the numbers of red. As published, it is read at single points, and the map is stretched
-    from 0 to 1 and cut to 8 bits before it is enlarged. With as_published=False pixels that fall together are
-    averaged, and the map is the network's probability: where nothing stands out, it stays dark. A black
-    photograph is not divided, and a map without contrast is 0 instead of stretched.
+    The photograph, as in `segment`, is squeezed to `side` x `side` pixels, divided by its own maximum and
+    normalised; a grey one, (1, H, W), by the numbers of red. As published, it is read at single points, and
+    the map is stretched from 0 to 1 and cut to 8 bits before it is enlarged. With as_published=False pixels
+    that fall together are averaged, and the map is the network's probability: where nothing stands out, it
+    stays dark. A black photograph is not divided, and a map without contrast is 0 instead of stretched.
 
     Raises:
         ValueError: not a uint8 image of three channels or one, or a model of several classes.
 
     Source: U-2-Net, data_loader.py (RescaleT, ToTensorLab with flag 0) and u2net_test.py.
     """
-    image = torch.as_tensor(image)
-    if image.dtype != torch.uint8 or image.ndim != 3 or len(image) not in (1, 3):
-        raise ValueError(
-            f"saliency takes a uint8 image (3, H, W) or (1, H, W), got {image.dtype} {tuple(image.shape)}."
-        )
-    size, device = (image.shape[1], image.shape[2]), next(model.parameters()).device
+    image = _photograph(image, "saliency", (3, 1))
+    size = image.shape[1], image.shape[2]
     x = image.cpu().double() / 255
     x = read_points(x, (side, side)) if as_published else resize(x, (side, side))  # (C, h, w)
     x = x / x.max() if x.max() > 0 else x
     mean, std = (value[0, : len(x)].cpu() for value in normalisation(x[None], "imagenet"))  # (C, 1, 1)
-    x = ((x - mean) / std).float().expand(3, -1, -1).to(device)
+    x = ((x - mean) / std).float().expand(3, -1, -1).to(next(model.parameters()))
     with evaluating(model):
         logits = model(x[None])[0]  # (1, 1, h, w)
     if logits.shape[1] != 1:
@@ -253,6 +252,28 @@ def pretrained(name: str = "drive-small", progress: bool = True) -> tuple[nn.Mod
             f"{', '.join(WEIGHTS)}."
         )
     return load_model(assets / f"{name}.safetensors")
+
+
+def _photograph(image: Photograph, taker: str, channels: Sequence[int] = (3,)) -> Tensor:
+    """A photograph as a tensor, uint8 (C, H, W); `taker` is who asks, `channels` how many there may be.
+
+    A PIL image becomes what `read_image` makes of its file, so that an EXIF rotation is carried out.
+    """
+    x = tensor_of(image_of(image) if isinstance(image, Image.Image) else image)
+    if x.dtype == torch.uint8 and x.ndim == 3 and len(x) in channels and x.numel():
+        return x
+    due = " or ".join(f"({count}, H, W)" for count in channels)
+    if x.is_floating_point():
+        hint = "; floats in [0, 1] become that by (255 * image).round().astype(np.uint8)"
+    elif x.ndim == 3 and x.shape[2] in (1, 3, 4):
+        hint = "; channels come first here: use image.transpose(2, 0, 1), in torch image.permute(2, 0, 1)"
+    elif x.ndim == 2:
+        hint = "; for a grey image use np.stack([image] * 3)"
+    else:
+        hint = "; give images one by one" if x.ndim == 4 else ""
+    raise ValueError(
+        f"{taker} takes a uint8 image {due} or a PIL image, got {x.dtype} {tuple(x.shape)}{hint}."
+    )
 
 
 def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,6 +1,7 @@
 """Losses: what a network is asked to make small. They take logits (B, K, H, W) and labels int64 (B, H, W).
 
 The two for saliency take one map of logits (B, 1, H, W) and a mask, float (B, 1, H, W) in [0, 1].
+Logits in half precision are made float32 before anything is summed, and the loss is float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ def cross_entropy(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor
 
     Source: mmsegmentation 0.30, models/losses/cross_entropy_loss.py.
     """
-    _check(logits, label, ignore)
+    logits = _checked(logits, label, ignore)
     return F.cross_entropy(logits, label, ignore_index=ignore, reduction="sum") / label.numel()
 
 
@@ -41,7 +42,7 @@ def cross_entropy_paddle(logits: Tensor, label: Tensor, ignore: int = IGNORE) ->
 
     Source: PaddleSeg of October 2024, models/losses/cross_entropy_loss.py.
     """
-    _check(logits, label, ignore)
+    logits = _checked(logits, label, ignore)
     counted = (label != ignore).sum().clamp(min=1)
     return F.cross_entropy(logits, label, ignore_index=ignore, reduction="sum") / counted
 
@@ -57,7 +58,7 @@ def dice_mmseg0(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor:
 
     Source: mmsegmentation 0.30, models/losses/dice_loss.py, after Milletari et al., 2016, section 3.
     """
-    t, valid = _one_hot(logits, label, ignore)
+    logits, t, valid = _one_hot(logits, label, ignore)
     p = logits.softmax(dim=1)  # (B, K, H, W)
     overlap, size = (p * t * valid).sum(dim=(2, 3)), (p**2 + t**2).sum(dim=(2, 3))  # (B, K)
     return (1 - (2 * overlap + 1) / (size + 1)).mean()
@@ -74,7 +75,7 @@ def dice_mmseg1(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor:
 
     Source: mmsegmentation 1.2.2, models/losses/dice_loss.py.
     """
-    t, valid = _one_hot(logits, label, ignore)
+    logits, t, valid = _one_hot(logits, label, ignore)
     p, t = logits.sigmoid(), t * valid  # (B, K, H, W)
     overlap, size = (p * t).sum(dim=(1, 2, 3)), (p**2 + t**2).sum(dim=(1, 2, 3))  # (B,)
     return (1 - 2 * overlap / (size + 2e-3)).mean()
@@ -91,7 +92,7 @@ def dice_paddle2021(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tens
 
     Source: PaddleSeg at 4de5f04f, models/losses/dice_loss.py.
     """
-    t, valid = _one_hot(logits, label, ignore)
+    logits, t, valid = _one_hot(logits, label, ignore)
     p, t = logits.softmax(dim=1) * valid, t * valid  # (B, K, H, W)
     overlap, size = (p * t).sum(dim=(0, 2, 3)), (p + t).sum(dim=(0, 2, 3))  # (K,)
     return (1 - 2 * overlap / (size + 1e-5)).mean()
@@ -108,7 +109,7 @@ def dice_paddle2022(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tens
 
     Source: PaddleSeg since a12d2f05, models/losses/dice_loss.py.
     """
-    t, valid = _one_hot(logits, label, ignore)
+    logits, t, valid = _one_hot(logits, label, ignore)
     p, t = logits.softmax(dim=1) * valid, t * valid  # (B, K, H, W)
     overlap, size = (p * t).sum(dim=(2, 3)), (p + t).sum(dim=(2, 3))  # (B, K)
     return (1 - (2 * overlap + 1) / (size + 1)).mean()
@@ -123,7 +124,7 @@ def binary_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
     Source: Qin et al., 2020, equation 2 (a sum there, the mean in the authors' code).
     """
     _check_mask(logits, mask)
-    return F.binary_cross_entropy_with_logits(logits, mask)
+    return F.binary_cross_entropy_with_logits(_single(logits), _single(mask))
 
 
 def iou_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ def iou_loss(logits: Tensor, mask: Tensor) -> Tensor:
     Source: Qin et al., 2019, equation 9.
     """
     _check_mask(logits, mask)
-    p = logits.sigmoid()
+    p, mask = _single(logits).sigmoid(), _single(mask)
     overlap, union = (p * mask).sum(dim=(1, 2, 3)), (p + mask - p * mask).sum(dim=(1, 2, 3))  # (B,)
     return (1 - (overlap + 1) / (union + 1)).mean()
 
@@ -174,17 +175,22 @@ def deep_supervision(
     return total
 
 
-def _one_hot(logits: Tensor, label: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
-    """The label as a map of 0 and 1 for each class (B, K, H, W), the ignored pixels in the last, and where it
-    counts (B, 1, H, W)."""
-    _check(logits, label, ignore)
+def _single(x: Tensor) -> Tensor:
+    """Half precision made float32: float16 ends at 65504, the pixels of a 256 x 256 image are more."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _one_hot(logits: Tensor, label: Tensor, ignore: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The logits as `_checked` gives them, the label as a map of 0 and 1 for each class (B, K, H, W), the
+    ignored pixels in the last, and where it counts (B, 1, H, W)."""
+    logits = _checked(logits, label, ignore)
     num_classes, valid = logits.shape[1], label != ignore
     t = F.one_hot(label.where(valid, num_classes - 1), num_classes)  # (B, H, W, K)
-    return t.movedim(-1, 1).to(logits), valid[:, None]
+    return logits, t.movedim(-1, 1).to(logits), valid[:, None]
 
 
-def _check(logits: Tensor, label: Tensor, ignore: int) -> None:
-    """Refuse shapes, types and ids that would silently become a wrong number."""
+def _checked(logits: Tensor, label: Tensor, ignore: int) -> Tensor:
+    """The logits in single precision; shapes, types and ids that would become a wrong number are refused."""
     if label.dtype != torch.int64:
         raise ValueError(f"Labels must be int64 class ids, got {label.dtype}: use label.long().")
     if logits.ndim != 4 or label.shape != (logits.shape[0], *logits.shape[2:]):
@@ -199,6 +205,7 @@ def _check(logits: Tensor, label: Tensor, ignore: int) -> None:
                 f"A label has class {int(wrong[0])}, but there are {logits.shape[1]} classes, 0 to "
                 f"{logits.shape[1] - 1}, and {ignore} to ignore: is it a 0/255 mask?"
             )
+    return _single(logits)
 
 
 def _check_mask(logits: Tensor, mask: Tensor) -> None:

@@ -97,7 +97,7 @@ class Recipe:
     trained_by: str = field(default="", compare=False)  # the recipe whose run makes the weights ("": its own)
     row: dict[str, str] = field(default_factory=dict, compare=False)  # the reported row that it answers to
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check_names()
         usual = OPTIMISERS[self.optimiser]
         self._set(

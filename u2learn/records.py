@@ -121,4 +121,4 @@ def rounded(value: Any) -> Any:
         return {key: rounded(v) for key, v in value.items()}
     if isinstance(value, list):
         return [rounded(v) for v in value]
-    return None if math.isnan(value) else round(value, 6)
+    return None if value is None or math.isnan(value) else round(value, 6)

@@ -36,7 +36,7 @@ from u2learn.devices import (
     peak_memory,
     pick_device,
 )
-from u2learn.files import checksum, write_text
+from u2learn.files import checksum, defined, write_text
 from u2learn.inference import evaluating, save_model
 from u2learn.models.weights import read_tensors, with_prefix, write_tensors
 from u2learn.optimisers import optimiser
@@ -278,7 +278,7 @@ class Run:
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to log.jsonl."""
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(defined(line)) + "\n")
 
     def save(self) -> None:
         """Write the checkpoint whole or not at all: to a temporary name first, then renamed."""

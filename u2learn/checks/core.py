@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from u2learn.console import printable
+
 MODULES = {
     "1": "convolution",
     "2": "unet",
@@ -73,7 +75,7 @@ def check(part: str, *answers: Any, seed: int | None = None) -> None:
         ) from None
     except Mistake as mistake:
         raise NotYet(f"✗ {part} {what}: {mistake}") from None
-    print(f"{GREEN}✓ {part} {what}: {proof}{PLAIN}")
+    print(printable(f"{GREEN}✓ {part} {what}: {proof}{PLAIN}"))
 
 
 def question(part: str, what: str) -> Callable:

@@ -214,7 +214,8 @@ def normalise(images: Tensor, how: str) -> Tensor:
 def normalisation(images: Tensor, how: str) -> tuple[Tensor, Tensor]:
     """The mean and deviation that `normalise` uses: two tensors that broadcast to (B, 3, H, W)."""
     if how == "image":
-        std, mean = torch.std_mean(images.float(), dim=(2, 3), keepdim=True)
+        correction = 1 if images[0, 0].numel() > 1 else 0  # one pixel deviates from nothing
+        std, mean = torch.std_mean(images.float(), dim=(2, 3), keepdim=True, correction=correction)
         return mean, std.clamp(min=1e-6)  # a flat image becomes all zero
     if how == "maximum":
         top = images.amax(dim=(1, 2, 3), keepdim=True)  # (B, 1, 1, 1)

@@ -32,7 +32,7 @@ class Example:
         num_classes: how many class ids there are.
 
     Raises:
-        ValueError: if an array has another type, size or other values than stated.
+        ValueError: if an array has another type, size or other values than stated, or the field is empty.
     """
 
     name: str
@@ -49,6 +49,8 @@ class Example:
                 f"{self.name}: image has the shape {self.image.shape}, expected (3, H, W); for channels "
                 "that come last use image.transpose(2, 0, 1), for a grey image np.stack([image] * 3)."
             )
+        # Torch takes no negative strides, and warns of arrays that must not be written to.
+        object.__setattr__(self, "image", np.require(self.image, requirements=["C", "W"]))
         _check(self.name, "label", self.label, np.uint8, 2)
         for what, array in (("label", self.label), ("second", self.second), ("field", self.field)):
             if array is None:
@@ -59,8 +61,14 @@ class Example:
                     f"{self.name}: the {what} is {array.shape[0]} x {array.shape[1]}, the image "
                     f"{self.image.shape[1]} x {self.image.shape[2]} (height x width); they must be equal."
                 )
+            object.__setattr__(self, what, np.require(array, requirements=["C", "W"]))
             if what != "field":
                 check_classes(array, self.num_classes, f"{self.name}: the {what}")
+            elif not array.any():
+                raise ValueError(
+                    f"{self.name}: the field of view is empty, and in it no score can be computed; mend its "
+                    "mask, or leave the field out to count every pixel."
+                )
 
 
 def _check(name: str, what: str, array: object, dtype: type, ndim: int) -> None:
@@ -104,12 +112,21 @@ def read_image(path: str | Path) -> np.ndarray:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is no image, is damaged, holds several images or more than 16 bits a channel.
     """
-    picture = _open(path)
+    return image_of(_open(path), path)
+
+
+def image_of(picture: Image.Image, name: str | Path = "The picture") -> np.ndarray:
+    """A PIL image as `read_image` gives that of a file, uint8 (3, H, W); `name` is for messages.
+
+    Raises:
+        ValueError: if it has more than 16 bits a channel.
+    """
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith(("I", "F")):
-        grey = _integers(picture, path)
+        grey = _integers(picture, name)
         grey = (grey / 257).round().astype(np.uint8) if "16" in picture.mode or grey.max() > 255 else grey
         return np.repeat(grey.astype(np.uint8)[None], 3, axis=0)
-    return np.ascontiguousarray(np.asarray(_opaque(picture).convert("RGB")).transpose(2, 0, 1))
+    return np.array(np.asarray(_opaque(picture).convert("RGB")).transpose(2, 0, 1), order="C")
 
 
 def read_mask(path: str | Path, graded: bool = False) -> np.ndarray:

@@ -183,12 +183,20 @@ def field_of_view(image: np.ndarray) -> np.ndarray:
     Bright is what lies above the dark border's red (its first percentile) by a quarter of the way to the
     median, after a mean over 5 x 5 pixels. The field is what has bright pixels on its left and right as well
     as above and below, so that dark vessels and lesions do not make holes.
+
+    Where the eye fills less than half of the frame, that median is the border's; instead it is taken of the
+    brighter of the two levels then. A picture with no more than 8 grey levels shows no eye, and all of it is
+    field.
     """
     red = image[0].astype(np.float32)
     for _ in range(2):  # rows, then columns
         padded = np.pad(red, ((2, 2), (0, 0)), mode="edge")
         red = reduce(np.add, (padded[i : i + len(red)] for i in range(5))).T / 5
-    dark, middle = np.percentile(red, (1, 50))
+    dark, middle, top = np.percentile(red, (1, 50, 99))
+    if top - dark < 8:
+        return np.ones(red.shape, bool)
+    if middle - dark < (top - dark) / 8:  # mostly border; in real photographs it is a quarter and more
+        middle = np.median(red[red > (dark + top) / 2])
     bright = red > dark + (middle - dark) / 4
     return _between(bright) & _between(bright.T).T
 

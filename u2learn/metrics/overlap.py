@@ -7,10 +7,10 @@ classes, under the one protocol of the street scenes.
 from collections.abc import Iterable
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from u2learn.arrays import Array, tensor_of
 from u2learn.pixels import IGNORE
 
 THRESHOLDS = 1024  # k / 1024 are exact in floating point
@@ -25,7 +25,7 @@ CUTS = torch.bucketize(torch.arange(THRESHOLDS + 1) / THRESHOLDS, EDGES) + 1
 CUTS[0] = 0
 
 
-def confusion(prediction: Tensor, label: Tensor, num_classes: int, ignore: int = IGNORE) -> Tensor:
+def confusion(prediction: Array, label: Array, num_classes: int, ignore: int = IGNORE) -> Tensor:
     """Count pixels: int64 (K, K), rows are the true class, columns the predicted one.
 
     prediction and label: class ids of equal shape; pixels labelled `ignore` are left out.
@@ -33,12 +33,14 @@ def confusion(prediction: Tensor, label: Tensor, num_classes: int, ignore: int =
     Raises:
         ValueError: shapes differ, or an id is outside the classes.
     """
+    prediction = tensor_of(prediction).long()
+    label = tensor_of(label).to(prediction.device).long()
     if prediction.shape != label.shape:
         raise ValueError(
             f"A prediction of {tuple(prediction.shape)} cannot be scored on {tuple(label.shape)}."
         )
     keep = label != ignore
-    truth, guess = label[keep].long(), prediction[keep].long()
+    truth, guess = label[keep], prediction[keep]
     for name, ids in (("label", truth), ("prediction", guess)):
         if ids.numel() and (ids.min() < 0 or ids.max() >= num_classes):
             raise ValueError(
@@ -100,13 +102,12 @@ class ClassScores:
     def __init__(self, num_classes: int):
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
-    def add(self, prediction: Tensor, label: Tensor | np.ndarray) -> None:
+    def add(self, prediction: Array, label: Array) -> None:
         """Count one image: class ids (H, W) both; pixels labelled 255 are left out.
 
         Raises:
             ValueError: shapes differ, or an id is outside the classes.
         """
-        label = torch.as_tensor(label, device=prediction.device)
         self.counts += confusion(prediction, label, len(self.counts)).cpu()
 
     def score(self) -> dict:
@@ -136,15 +137,15 @@ class OverlapScores:
     def __init__(self) -> None:
         self.histograms: list[Tensor] = []  # one image each: (2 outside/inside, 2 label, BINS)
 
-    def add(
-        self, probabilities: Tensor, label: Tensor | np.ndarray, field: Tensor | np.ndarray | None = None
-    ) -> None:
+    def add(self, probabilities: Array, label: Array, field: Array | None = None) -> None:
         """Count one image: probabilities (2, H, W), label (H, W) in {0, 1, 255 = ignore}, field (H, W) bool.
 
         Raises:
-            ValueError: shapes that differ, labels outside {0, 1, 255}, probabilities outside [0, 1] or NaN.
+            ValueError: shapes that differ, labels outside {0, 1, 255}, probabilities outside [0, 1] or NaN, a
+                field without a pixel.
         """
-        label = torch.as_tensor(label, device=probabilities.device).long()
+        probabilities = tensor_of(probabilities)
+        label = tensor_of(label).to(probabilities.device).long()
         if probabilities.ndim != 3 or len(probabilities) != 2 or probabilities.shape[1:] != label.shape:
             raise ValueError(
                 f"Probabilities of shape {tuple(probabilities.shape)} do not fit a label of "
@@ -160,13 +161,17 @@ class OverlapScores:
                 f"The label has the values {label.unique().tolist()[:6]}; 0, 1 and 255 (ignore) are due: "
                 "is it a 0/255 mask? Then use (mask > 127)."
             )
-        inside = torch.ones_like(label) if field is None else torch.as_tensor(field).to(label.device) != 0
+        inside = torch.ones_like(label) if field is None else tensor_of(field).to(label.device) != 0
         if inside.shape != label.shape:
             raise ValueError(
                 f"A field of view of {tuple(inside.shape)} does not fit a label of {tuple(label.shape)}."
             )
+        if not bool(inside.any()):
+            raise ValueError(
+                f"The field of view of image {len(self.histograms) + 1} is empty: there is nothing to score."
+            )
         # An edge belongs to the bin below it, so that p > 0.5 is exact and agrees with argmax.
-        bins = torch.bucketize(vessel.double(), EDGES.to(vessel.device))
+        bins = torch.bucketize(vessel.double().contiguous(), EDGES.to(vessel.device))
         cell = (inside.long() * 2 + label) * BINS + bins
         counts = torch.bincount(cell[label != IGNORE], minlength=4 * BINS)
         self.histograms.append(counts.view(2, 2, BINS).cpu())

@@ -44,7 +44,7 @@ def checked(pred: Array | Tensor, mask: Array | Tensor) -> tuple[Array, Array]:
         raise ValueError(
             f"The mask holds {wrong[0]:g}, and 0 and 1 are due: for 8-bit greys, use (mask > 127)."
         )
-    return np.rint(255 * pred) / 255, mask != 0
+    return np.ascontiguousarray(np.rint(255 * pred) / 255), np.ascontiguousarray(mask != 0)
 
 
 def normalised(pred: Array, how: Normalise) -> Array:
@@ -107,7 +107,11 @@ def e_measure(hits: Array | int, marked: Array | int, mask: Array) -> Array:
     """Enhanced alignment of a cut map with the mask, from counts as those of `count_above`.
 
     With both centred on their means, a pixel's alignment is 2ab / (a² + b²), between -1 and 1. As both are
-    binary, there are but four kinds of pixel. Source: Fan et al., Enhanced-alignment measure (IJCAI 2018).
+    binary, there are but four kinds of pixel. Their sum is divided by the pixels less one, as in the authors'
+    program and every table: a perfect cut of n pixels has n / (n - 1), a little more than 1. (A picture of
+    one pixel, for which that is 1 / 0, is divided by 1.)
+
+    Source: Fan et al., Enhanced-alignment measure (IJCAI 2018).
     """
     size, inside = mask.size, np.count_nonzero(mask)
     misses, alarms = inside - hits, marked - hits
@@ -119,7 +123,7 @@ def e_measure(hits: Array | int, marked: Array | int, mask: Array) -> Array:
         for count, said, true in kinds:
             a, b = said - marked / size, true - inside / size
             total = total + count * (2 * a * b / (a * a + b * b + EPS) + 1) ** 2 / 4
-    return total / (size - 1 + EPS)
+    return total / max(size - 1, 1)
 
 
 def s_measure(pred: Array, mask: Array) -> float:
@@ -242,6 +246,7 @@ class SaliencyScores:
             "e": e_measure(*above, mask),
             "adaptive_f": f_measure(*precision_recall(*bold, mask)),
             "adaptive_e": e_measure(*bold, mask),
+            "empty": not mask.any(),
             "s": s_measure(pred, mask),
         }
         self.images.append(scores | {name: COSTLY[name](pred, mask) for name in self.also})
@@ -249,18 +254,27 @@ class SaliencyScores:
     def curves(self) -> dict[str, Array]:
         """Means over the images of `precision`, `recall`, `f` and `e`, (256,) each, by rising threshold.
 
+        `e` may end a little above 1, see `e_measure`.
+
         Raises:
             ValueError: no image was added.
         """
         return {name: self._mean(name) for name in ("precision", "recall", "f", "e")}
 
     def result(self) -> dict[str, float]:
-        """The scores of the data set: fractions, but `hce` counts clicks. Small is good for `mae` and `hce`.
+        """The scores of the data set: fractions, but `hce` counts clicks and `empty_masks` images.
+
+        Small is good for `mae` and `hce`.
 
         `max_f` is the maximum of F of the mean precision and mean recall, as in the U²-Net tables;
         `max_f_curves` that of the mean of the images' F curves, as in PySODMetrics and the DIS tables;
         `mean_f` the mean over all thresholds, `adaptive_f` F at each image's own. Likewise `max_e`, `mean_e`
-        and `adaptive_e`. The others, `mae`, `s` and those of `also`, are means over the images.
+        and `adaptive_e`, of which each is cut off at 1. The others, `mae`, `s` and those of `also`, are means
+        over the images.
+
+        `empty_masks` is how many images have no object. There, precision, recall and every F are 0 whatever
+        the map says, as 0 / 0 counts 0, and pull the means down; `mae` and `s` still tell a good map from a
+        bad one. An object that fills the frame has no border, so that its `relaxed_f` is 0, too.
 
         Raises:
             ValueError: no image was added.
@@ -271,11 +285,13 @@ class SaliencyScores:
             "max_f": f_measure(curves["precision"], curves["recall"]).max(),
             "max_f_curves": curves["f"].max(),
             "mean_f": curves["f"].mean(),
-            "max_e": curves["e"].max(),
-            "mean_e": curves["e"].mean(),
+            "max_e": min(curves["e"].max(), 1),
+            "mean_e": min(curves["e"].mean(), 1),
+            "adaptive_e": min(self._mean("adaptive_e"), 1),
         }
-        found |= {name: self._mean(name) for name in ("adaptive_f", "adaptive_e", "s", *self.also)}
-        return {name: float(value) for name, value in found.items()}
+        found |= {name: self._mean(name) for name in ("adaptive_f", "s", *self.also)}
+        empty = sum(image["empty"] for image in self.images)
+        return {name: float(value) for name, value in found.items()} | {"empty_masks": empty}
 
     def _mean(self, name: str) -> Array:
         if not self.images:

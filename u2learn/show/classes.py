@@ -75,13 +75,16 @@ def class_table(
 ) -> str:
     """Scores class by class as a Markdown table in percent, a column for each of `scores`, the mean below.
 
-    scores: title -> what `metrics.overlap.scores` gives. key: "iou_per_class" or "dice_per_class". A class
-    without a score is a dash, and is not in the mean.
+    scores: title -> what `metrics.overlap.scores` gives, or a record of it. key: "iou_per_class" or
+    "dice_per_class". A class without a score (NaN, in a record None) is a dash, and is not in the mean.
 
     Raises:
         ValueError: no scores, or another number of classes than of names.
     """
-    columns = {title: [100 * value for value in score[key]] for title, score in scores.items()}
+    columns = {
+        title: [np.nan if value is None else 100 * value for value in score[key]]
+        for title, score in scores.items()
+    }
     if not columns or any(len(column) != len(names) for column in columns.values()):
         found = ", ".join(str(len(column)) for column in columns.values()) or "no"
         raise ValueError(f"class_table got {len(names)} names and scores of {found} classes.")
