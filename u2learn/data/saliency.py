@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from u2learn.data import local
-from u2learn.data.example import Example, image_files, listed, pair_files, read_image, read_mask
+from u2learn.data.example import Example, listed, read_image, read_mask
+from u2learn.data.pairing import image_files, pair_files
 
 
 class Part(NamedTuple):
