@@ -77,9 +77,10 @@ class Record:
     def from_json(values: dict[str, Any]) -> Record:
         if values.pop("version") != VERSION:
             raise ValueError(f"its version is not {VERSION}")
-        entries = (_tuples(each, "size", "sha256") for each in values.pop("examples"))
         labels = Meaning.from_json(values.pop("labels"))
-        examples = tuple(Entry(**each) for each in entries)
+        examples = tuple(Entry(**_tuples(each, "size", "sha256")) for each in values.pop("examples"))
+        if odd := {each.part for each in examples} ^ set(PARTS):
+            raise ValueError(f"its parts are not {', '.join(PARTS)}: {listed(sorted(odd))}")
         return Record(**_tuples(values, "pixels", "levels"), labels=labels, examples=examples)
 
 
@@ -168,7 +169,8 @@ def load(folder: str | Path) -> Record:
     try:
         return Record.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): run `u2learn data new` again.") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is damaged ({reason}); run `u2learn data new` again.") from error
 
 
 def facts(folder: str | Path) -> Facts:
@@ -215,7 +217,7 @@ def summary(folder: str | Path) -> str:
     lines = [
         f"{record.name}: {len(record.examples)} images with masks",
         f"images: {colours}, {low if low == high else f'{low} to {high}'} pixels (height x width)",
-        f"masks: {len(record.labels.classes)} classes by the {record.labels.kind} of the files",
+        f"masks: {len(record.labels.classes)} classes by the {record.labels.kind} in their files",
         *_class_lines(record),
     ]
     if record.levels:

@@ -82,12 +82,15 @@ def stored_mask(path: str | Path) -> StoredMask:
             picture = opaque(picture)
     if picture.mode == "P":
         codes = np.asarray(picture, np.int64)
-        colours = np.asarray(picture.convert("RGB"), np.int64) @ RGB
-        used, first = np.unique(codes, return_index=True)
+        known = np.zeros(768, np.int64)
+        known[: len(picture.getpalette() or [])] = picture.getpalette()
+        used, _ = distinct(codes)
         return StoredMask(
-            "indices", codes, dict(zip(used.tolist(), colours.flat[first].tolist(), strict=True))
+            "indices",
+            codes,
+            dict(zip(used.tolist(), (known.reshape(-1, 3)[used] @ RGB).tolist(), strict=True)),
         )
-    return _of_colours(np.asarray(picture.convert("RGB"), np.int64), picture.info["lossy"])
+    return _of_colours(np.asarray(picture.convert("RGB")), picture.info["lossy"])
 
 
 def _of_numbers(deep: np.ndarray, path: str | Path) -> StoredMask:
@@ -105,9 +108,10 @@ def _of_numbers(deep: np.ndarray, path: str | Path) -> StoredMask:
 
 
 def _of_colours(rgb: np.ndarray, lossy: bool = False) -> StoredMask:
-    if (rgb == rgb[..., :1]).all():
-        return StoredMask("values", rgb[..., 0], lossy=lossy)
-    return StoredMask("colours", rgb @ RGB, lossy=lossy)
+    """A mask from whole numbers (H, W, 3)."""
+    if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all():
+        return StoredMask("values", rgb[..., 0].astype(np.int64), lossy=lossy)
+    return StoredMask("colours", rgb.astype(np.int64) @ RGB, lossy=lossy)
 
 
 def distinct(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -16,6 +15,7 @@ import numpy as np
 
 from u2learn.data.example import IGNORE, listed
 from u2learn.data.masks import DARK, GREY, StoredMask, distinct, soft_edges, stored_mask
+from u2learn.data.pairing import read_each
 
 MOST_IDS = 32  # grey levels below this may be class ids; brighter ones were made to be looked at
 Colour = tuple[int, int, int]
@@ -134,37 +134,46 @@ class Census:
         return [value for value in self.values if value != IGNORE or not may]
 
 
-def take_census(masks: Iterable[Path]) -> Census:
+def take_census(masks: list[Path]) -> Census:
     """Counts what masks hold.
 
     Raises:
         ValueError: if a mask cannot be read, or their kinds do not go together.
     """
-    seen: dict[str, tuple[StoredMask, np.ndarray]] = {}  # each value once, and how often
-    soft, sizes = set(), {}
-    for path in masks:
-        mask = stored_mask(path)
-        values, counts = distinct(mask.codes)
-        noise = mask.lossy and not ((values >= DARK) & (values < 256 - DARK)).any()
-        if noise or (len(values) > 2 and mask.kind != "colours" and soft_edges(mask.grey())):
-            soft.add(str(path))
-        height, width = mask.codes.shape
-        sizes[str(path)] = height, width
-        seen[str(path)] = StoredMask(mask.kind, values, mask.palette), counts
-    kind = _common_kind([mask for mask, _ in seen.values()])
+    counted = {str(path): each for path, each in zip(masks, read_each(masks, _count), strict=True)}
+    kind = _common_kind([each.once for each in counted.values()])
     pixels: Counter[int] = Counter()
     files: dict[str, set[int]] = {}
     palette: dict[int, int] = {}
-    for name, (mask, counts) in seen.items():
+    for name, each in counted.items():
         try:
-            codes = mask.as_kind(kind).tolist()
+            codes = each.once.as_kind(kind).tolist()
         except ValueError as error:
             raise ValueError(f"{name} {error}; store all masks of a set alike.") from error
-        for code, count in zip(codes, counts.tolist(), strict=True):
+        for code, count in zip(codes, each.counts.tolist(), strict=True):
             pixels[code] += count
         files[name] = set(codes)
-        palette |= mask.palette
-    return Census(kind, pixels, files, soft if kind in ("values", "alpha") else set(), sizes, palette)
+        palette |= each.once.palette
+    soft = {name for name, each in counted.items() if each.soft and kind in ("values", "alpha")}
+    return Census(kind, pixels, files, soft, {name: each.size for name, each in counted.items()}, palette)
+
+
+class _Counted(NamedTuple):
+    """A mask with each of its codes once, and how often it is there."""
+
+    once: StoredMask
+    counts: np.ndarray
+    size: tuple[int, int]
+    soft: bool
+
+
+def _count(path: Path) -> _Counted:
+    mask = stored_mask(path)
+    values, counts = distinct(mask.codes)
+    noise = mask.lossy and not ((values >= DARK) & (values < 256 - DARK)).any()
+    soft = noise or (len(values) > 2 and mask.kind != "colours" and soft_edges(mask.grey()))
+    height, width = mask.codes.shape
+    return _Counted(StoredMask(mask.kind, values, mask.palette), counts, (height, width), bool(soft))
 
 
 def _common_kind(masks: list[StoredMask]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from u2learn.data.example import listed
 from u2learn.data.folder import FILE, Entry, Facts, Record, Size, facts, sha256, text
 from u2learn.data.meaning import Census, Meaning, decide, take_census
-from u2learn.data.pairing import Pair, pair_folders, skipped, stem
+from u2learn.data.pairing import Pair, pair_folders, read_each, skipped, stem
 from u2learn.data.parts import PARTS, check_parts, draw_parts, group_of, part_folders, read_lists
 from u2learn.data.pictures import levels_of, orientation, stored_image
 from u2learn.files import write_text
@@ -60,7 +60,7 @@ def create(
     """
     folder, images, masks = Path(folder), Path(images), Path(masks)
     pairs, parts = _pairs(images, masks)
-    census = take_census(mask for _, mask in pairs)
+    census = take_census([mask for _, mask in pairs])
     labels = decide(census, classes, instances, soft)
     if saliency and (len(labels.classes) > 2 or labels.ignore):
         raise ValueError("--saliency is about two classes without any unsure pixel: say so with --classes.")
@@ -148,26 +148,29 @@ def _survey(
     images: list[Path], channels: int, levels: tuple[float, float] | None
 ) -> tuple[list[Size], int, tuple[float, float] | None]:
     """Sizes, channels and levels of all images."""
-    sizes: list[Size] = []
-    samples, deep, grey = [], [], True
-    for path in images:
+
+    def look(path: Path) -> tuple[Size, bool, np.ndarray | None]:
+        """Its size, whether it has no colour, and a sample of what has more than 8 bits."""
         stored = stored_image(path, channels or 3)  # (C, H, W)
-        sizes.append((stored.shape[1], stored.shape[2]))
-        grey = grey and (len(stored) == 1 or bool((stored == stored[:1]).all()))
-        if stored.dtype != np.uint8:
-            deep.append(path.name)
-            samples.append(stored.ravel()[:: -(-stored.size * len(images) // SAMPLES)].astype(np.float32))
+        grey = len(stored) == 1 or bool((stored == stored[:1]).all())
+        step = -(-stored.size * len(images) // SAMPLES)
+        deep = None if stored.dtype == np.uint8 else stored.ravel()[::step].astype(np.float32)
+        return (stored.shape[1], stored.shape[2]), grey, deep
+
+    sizes, grey, samples = zip(*read_each(images, look), strict=True)
+    deep = [sample for sample in samples if sample is not None]
     if len(deep) not in (0, len(images)):
-        text = f"{len(deep)} of {len(images)} images have more than 8 bits: {listed(deep)}"
-        raise ValueError(f"{text}. The others have 8: convert all alike.")
+        few = [path.name for path, sample in zip(images, samples, strict=True) if sample is None]
+        text = f"{len(few)} of {len(images)} images have 8 bits, the others more: {listed(few)}"
+        raise ValueError(f"{text}. Convert all alike.")
     if levels and not deep:
         raise ValueError("--levels is about images of more than 8 bits; these have 8.")
     if deep:
-        low, high = levels or levels_of(np.concatenate(samples))
+        low, high = levels or levels_of(np.concatenate(deep))
         if not low < high:
             raise ValueError(f"--levels are two rising numbers, black and white, not {low:g} and {high:g}.")
         levels = float(f"{low:.6g}"), float(f"{high:.6g}")
-    return sizes, channels or (1 if grey else 3), levels
+    return list(sizes), channels or (1 if all(grey) else 3), levels
 
 
 def _turns(pairs: list[Pair], sizes: list[Size], census: Census, exif: str) -> list[int]:

@@ -89,6 +89,25 @@ def _stem(path: Path) -> str:
     return stem(path).lower()
 
 
+def read_each(paths: Iterable[Path], read: Callable[[Path], T]) -> list[T]:
+    """What `read` makes of each file.
+
+    Raises:
+        ValueError: if it fails; says so of all files for which it does.
+    """
+    made, wrong = [], []
+    for path in paths:
+        try:
+            made.append(read(path))
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError(
+            " ".join(wrong[:5]) + f" And {len(wrong) - 5} more files cannot be read." * (len(wrong) > 5)
+        )
+    return made
+
+
 def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     groups = defaultdict(list)
     for item in items:

@@ -49,18 +49,19 @@ def read_lists(folder: Path, names: list[str]) -> list[str]:
     """The part of each name, from train.txt, test.txt and perhaps validation.txt, with a name a line.
 
     Raises:
+        FileNotFoundError: if there is no such folder.
         ValueError: if a name is in two lists or in none, or is not known.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder; it should hold train.txt and test.txt.")
     parts: dict[str, str] = {}
     for path in sorted(folder.glob("*.txt")):
         if part := _part(path.stem):
-            for line in path.read_text(encoding="utf-8-sig").split():
+            for line in filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())):
                 if parts.setdefault(stem(Path(line)), part) != part:
                     raise ValueError(f"{line} is in several lists of {folder}.")
     if odd := sorted(set(parts) ^ set(names)):
-        raise ValueError(
-            f"train.txt, validation.txt, test.txt in {folder} and the images differ by {listed(odd)}."
-        )
+        raise ValueError(f"The lists in {folder} and the names of the images differ by {listed(odd)}.")
     return [parts[name] for name in names]
 
 
