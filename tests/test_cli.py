@@ -31,6 +31,7 @@ COMMANDS = [
     ["data", "list"],
     ["data", "fetch"],
     ["data", "verify"],
+    ["data", "new"],
     ["data", "lint"],
     ["train"],
     ["evaluate"],
@@ -178,8 +179,9 @@ def test_lint_of_ones_own_masks(tmp_path, capsys):
         (tmp_path / folder).mkdir()
     photograph(tmp_path / "images" / "eye.png")
     Image.fromarray(np.eye(37, 50, dtype=np.uint8) * 255).save(tmp_path / "masks" / "eye.png")
-    run("data", "lint", tmp_path / "images", tmp_path / "masks")
-    assert "sizes differ" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        run("data", "lint", tmp_path / "images", tmp_path / "masks")
+    assert stop.value.code == 1 and "sizes differ" in capsys.readouterr().out
     assert "nowhere" in failure("data", "lint", tmp_path / "nowhere", tmp_path / "masks")
 
 

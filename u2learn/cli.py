@@ -15,8 +15,9 @@ from u2learn import inference, measure, records, studies, tables, training
 from u2learn.console import print_anywhere
 from u2learn.data import catalogue, download, local
 from u2learn.data.example import read_image
-from u2learn.data.folder import facts
-from u2learn.data.linter import lint
+from u2learn.data.folder import FILE, facts, summary
+from u2learn.data.linter import lint, lint_folder
+from u2learn.data.new import create, left_out
 from u2learn.files import write_text
 from u2learn.recipe import with_settings
 from u2learn.reported import reported_for
@@ -25,6 +26,10 @@ from u2learn.studies.u2net import published
 from u2learn.tasks import TASKS
 
 SEEDS = 5
+NEW_ANSWERS = (
+    *("classes", "instances", "soft", "saliency", "exif"),
+    *("group", "shares", "lists", "channels", "levels"),
+)
 STOPS = (training.DivergedError, training.BusyError)
 
 
@@ -68,8 +73,23 @@ def verify_data(options: argparse.Namespace) -> None:
     print(local.verify(options.set))
 
 
+def new_data(options: argparse.Namespace) -> None:
+    for line in left_out(options.images, options.masks):
+        print(line)
+    answers = {name: getattr(options, name) for name in NEW_ANSWERS}
+    create(options.folder, options.images, options.masks, **answers)
+    print(summary(options.folder))
+    print(f"Written: {options.folder / FILE}. Look for mistakes with: u2learn data lint {options.folder}")
+
+
 def lint_data(options: argparse.Namespace) -> None:
-    print(lint(options.images, options.masks, num_classes=options.classes))
+    if options.masks is None:
+        report = lint_folder(options.images)
+    else:
+        report = lint(options.images, options.masks, num_classes=options.classes)
+    print(report)
+    if report.failed:
+        sys.exit(1)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -100,7 +120,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.weights:
         evaluate_official(options)
         return
-    _, recipe = inference.load_model(options.folder)
+    model, recipe = inference.load_model(options.folder)
     if recipe and options.recipe:
         recipe = studies.get(options.recipe, seed=recipe.seed)
     if recipe and options.data:
@@ -108,7 +128,7 @@ def evaluate(options: argparse.Namespace) -> None:
     record = measure.measure(options.folder, options.device, recipe=recipe)
     written: list[Path] = []
     if options.export and recipe:  # before anything is printed: whoever reads may have gone, as `head` does
-        inference.save_model(options.export, *inference.load_model(options.folder))
+        inference.save_model(options.export, model, recipe)
         written.append(options.export)
     if options.record:
         written.append(records.write_record(_record_name(record), record))
@@ -343,15 +363,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     for sub in (fetch, verify):
         sub.add_argument("set", choices=sorted(catalogue.DATASETS), help="the data set")
+    _new_options(
+        command(
+            data_commands,
+            "new",
+            new_data,
+            "make a data set of your own images and masks: decide once what they mean, and divide them",
+            "u2learn data new cells --images cells/images --masks cells/masks",
+        )
+    )
     lint = command(
         data_commands,
         "lint",
         lint_data,
-        "look for mistakes in your own images and masks",
-        "u2learn data lint images masks",
+        "look for mistakes in your own images and masks; exit status 1 if there is an error",
+        "u2learn data lint images masks; after `data new`: u2learn data lint cells",
     )
-    lint.add_argument("images", type=Path, help="folder of images")
-    lint.add_argument("masks", type=Path, help="folder of masks, named as the images")
+    lint.add_argument("images", type=Path, help="folder of images; or, alone, one with a dataset.json")
+    lint.add_argument("masks", type=Path, nargs="?", help="folder of masks, named as the images")
     lint.add_argument("--classes", type=int, default=2, help="number of classes (default 2)")
 
     sub = command(
@@ -462,3 +491,36 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--check", action="store_true", help="only say whether all is up to date")
     return parser
+
+
+def _new_options(new: argparse.ArgumentParser) -> None:
+    """What `data new` may be told; it asks for what it cannot see."""
+    new.add_argument("folder", type=Path, help="where dataset.json goes, and the name of the set")
+    new.add_argument("--images", type=Path, required=True, help="folder of images")
+    new.add_argument("--masks", type=Path, required=True, help="folder of masks, named as the images")
+    masks = new.add_argument_group("what the masks mean")
+    masks.add_argument(
+        "--classes",
+        default="",
+        help='"background,cell" in the order of the values; "0=background,3=cell,255=ignore"; '
+        '"#ff0000=cell,#0000ff=nucleus"; or how many class ids there are',
+    )
+    masks.add_argument(
+        "--instances", action="store_true", help="objects have numbers: all above 0 are a class"
+    )
+    masks.add_argument("--soft", action="store_true", help="grey levels are shares: cut them at half")
+    masks.add_argument("--saliency", action="store_true", help="one map of what stands out, as U²-Net has it")
+    exif = "what the masks were drawn on, where EXIF turns images and not their masks"
+    masks.add_argument("--exif", choices=("upright", "stored"), default="", help=exif)
+    parts = new.add_argument_group("parts (folders train, val and test in both folders stay as they are)")
+    group = 'what stays together: with "(.*)_[a-z]$", the pictures slide7_a and slide7_b of a slide do'
+    parts.add_argument("--group", default="", metavar="REGEX", help=group)
+    names = ("TRAIN", "VALIDATION", "TEST")
+    shares = "of the groups (default 70 15 15)"
+    parts.add_argument("--shares", type=float, nargs=3, default=(70, 15, 15), metavar=names, help=shares)
+    parts.add_argument("--lists", type=Path, help="or a folder with train.txt, validation.txt and test.txt")
+    images = new.add_argument_group("images")
+    channels = "1: grey, 3: RGB, n: bands (default: as the files have them)"
+    images.add_argument("--channels", type=int, default=0, help=channels)
+    levels = "stored values that become 0 and 255 (default, of more than 8 bits: 0.1 and 99.9 percentiles)"
+    images.add_argument("--levels", type=float, nargs=2, metavar=("BLACK", "WHITE"), help=levels)

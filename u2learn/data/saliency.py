@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from u2learn.data import local
 from u2learn.data.base import ExampleSet
-from u2learn.data.example import Example, image_files, listed, pair_files, read_image, read_mask
+from u2learn.data.example import Example, listed, read_image, read_mask
+from u2learn.data.pairing import image_files, pair_files
 from u2learn.registry import DATASETS
 
 
