@@ -8,17 +8,22 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
 
 from u2learn import benchmark as benchmarks
-from u2learn import inference, measure, records, studies, tables, training
+from u2learn import devices, inference, measure, records, studies, tables, training
 from u2learn.console import print_anywhere
 from u2learn.data import catalogue, download, local
-from u2learn.data.example import read_image
+from u2learn.data.example import listed
 from u2learn.data.folder import FILE, facts, summary
 from u2learn.data.linter import lint, lint_folder
 from u2learn.data.new import create, left_out
 from u2learn.files import write_text
+from u2learn.predicting import predict_files
 from u2learn.recipe import with_settings
 from u2learn.reported import reported_for
 from u2learn.studies.own import for_images, starting_from
@@ -51,6 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
         goes_on = {
             train: "from the last checkpoint",
             reproduce: "from the last checkpoint",
+            predict: "with what is left",
             fetch_data: "there",
         }
         where = goes_on.get(options.run)
@@ -185,24 +191,31 @@ def compare_maps(options: argparse.Namespace) -> None:
 def predict(options: argparse.Namespace) -> None:
     if not 0 <= options.threshold <= 1:
         raise ValueError(f"A threshold is a probability, between 0 and 1, not {options.threshold}.")
-    stems = [path.stem for path in options.images]
-    if len(set(stems)) < len(stems):
-        twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise ValueError(
-            f"Several photographs are called {twice!r}, and their maps would overwrite each other: "
-            "give them to separate calls with an --output each."
-        )
+    device = devices.pick_device(options.device)
     model, recipe = inference.load_model(options.weights) if options.weights else inference.pretrained()
-    recipe = recipe or published("u2net")  # a U²-Net of its authors
-    options.output.mkdir(parents=True, exist_ok=True)
-    for path in options.images:
-        image = read_image(path)
-        task = TASKS[recipe.task]
-        pictures = task.pictures(task.predict(model, image, recipe), options.threshold)
-        for ending, picture in pictures.items():
-            target = options.output / f"{path.stem}-{ending}.png"
-            picture.save(target)
-            print(target)
+    if not options.weights:
+        print("No --weights: the net that ships marks retinal vessels.", file=sys.stderr)
+    authors = recipe is None  # of U²-Net, whose maps are stretched as they published them
+    recipe = recipe or published("u2net")
+    stretch = authors if options.as_published is None else options.as_published
+    summary = predict_files(
+        options.paths,
+        options.output,
+        model.to(device),
+        dataclasses.replace(recipe, stretch=stretch),
+        threshold=options.threshold,
+        cutout=options.cutout,
+        overlay=options.overlay,
+        recursive=options.recursive,
+        overwrite=options.overwrite,
+        tell=lambda target: tqdm.write(str(target)),
+    )
+    if summary.left_out:
+        print(f"Left out: {listed(summary.left_out.values())}.", file=sys.stderr)
+    if summary.failed:
+        raise ValueError(str(summary))
+    if len(summary.done) + len(summary.there) > 1 or summary.there:
+        print(summary, file=sys.stderr)
 
 
 def reproduce(options: argparse.Namespace) -> None:
@@ -330,7 +343,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(parent, name: str, run, help: str, example: str) -> argparse.ArgumentParser:
+    def command(parent: Any, name: str, run: Callable, help: str, example: str) -> argparse.ArgumentParser:
         sub = parent.add_parser(
             name,
             help=help,
@@ -440,20 +453,30 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "predict",
         predict,
-        "segment photographs: vessels with the net that ships, class ids with one of many classes, what "
-        "stands out with a U²-Net of its authors",
-        "u2learn predict eye.jpg --output maps; u2learn predict photo.jpg --weights u2netp.pth",
+        "what a net sees in pictures, as pictures: probabilities and masks, class ids, cut-outs",
+        "u2learn predict eye.jpg --output maps; u2learn predict photos --weights u2netp.pth --cutout",
     )
-    sub.add_argument("images", type=Path, nargs="+", help="photographs")
+    sub.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="pictures, folders and patterns")
     sub.add_argument(
         "--weights",
         type=Path,
-        help="a run's folder, a weights file of ours or U²-Net's .pth (default: the one that ships)",
+        help="a run's folder, a weights file of ours or of U²-Net's authors (default: the net that ships, "
+        "which marks retinal vessels)",
     )
-    sub.add_argument("--output", type=Path, default=Path(), help="folder for the maps (default: here)")
+    sub.add_argument("--output", type=Path, default=Path(), help="folder for what is made (default: here)")
     sub.add_argument(
         "--threshold", type=float, default=0.5, help="in the mask where the map is above (default 0.5)"
     )
+    sub.add_argument("--cutout", action="store_true", help="also the object alone, on a clear background")
+    sub.add_argument("--overlay", action="store_true", help="also the picture with what was found in colour")
+    sub.add_argument(
+        "--as-published",
+        action=argparse.BooleanOptionalAction,
+        help="stretch a saliency map from 0 to 1, as U²-Net's authors do (default: for their weights only)",
+    )
+    sub.add_argument("--recursive", action="store_true", help="also the folders below a folder")
+    sub.add_argument("--overwrite", action="store_true", help="make anew what is there already")
+    sub.add_argument("--device", help="cpu, cuda or mps (default: the GPU if there is one)")
 
     sub = command(
         commands,

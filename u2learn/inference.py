@@ -254,7 +254,7 @@ def pretrained(name: str = "drive-small", progress: bool = True) -> tuple[nn.Mod
     return load_model(assets / f"{name}.safetensors")
 
 
-def _photograph(image: Photograph, taker: str, channels: Sequence[int] = (3,)) -> Tensor:
+def _photograph(image: Photograph, taker: str, channels: Sequence[int]) -> Tensor:
     """A photograph as a tensor, uint8 (C, H, W); `taker` is who asks, `channels` how many there may be.
 
     A PIL image becomes what `read_image` makes of its file, so that an EXIF rotation is carried out.

@@ -99,6 +99,20 @@ class Task(ABC):
         """Counts predictions; `full` asks for the scores that take time, too."""
 
     @abstractmethod
+    def ids(self, prediction: Tensor, threshold: float = 0.5) -> Tensor:
+        """The class of each pixel, uint8 (H, W); where there are two, 1 is above the threshold."""
+
+    def object_map(self, prediction: Tensor) -> Tensor:
+        """How surely a pixel belongs to the object, float (H, W) in [0, 1]: what a cut-out is made of.
+
+        Raises:
+            ValueError: the task knows several classes, and no one object.
+        """
+        raise ValueError(
+            "A net of several classes marks no one object that could be cut out: leave out --cutout."
+        )
+
+    @abstractmethod
     def pictures(
         self, prediction: Tensor, threshold: float = 0.5, palette: Sequence[tuple[int, int, int]] = ()
     ) -> dict[str, Image.Image]:
@@ -188,13 +202,22 @@ class Binary(Task):
     def predict(self, model: nn.Module, image: Picture, recipe: Recipe) -> Tensor:
         return segment(model, image, recipe)
 
+    def ids(self, prediction: Tensor, threshold: float = 0.5) -> Tensor:
+        return (prediction[1] > threshold).byte()
+
+    def object_map(self, prediction: Tensor) -> Tensor:
+        return prediction[1]
+
     def scorer(self, recipe: Recipe, full: bool = False) -> BinaryScorer:
         return BinaryScorer(recipe)
 
     def pictures(
         self, prediction: Tensor, threshold: float = 0.5, palette: Sequence[tuple[int, int, int]] = ()
     ) -> dict[str, Image.Image]:
-        return {"probability": _grey(255 * prediction[1]), "mask": _grey(255 * (prediction[1] > threshold))}
+        return {
+            "probability": _grey(255 * prediction[1]),
+            "mask": _grey(255 * self.ids(prediction, threshold)),
+        }
 
     def threshold(self, model: nn.Module, recipe: Recipe, progress: bool) -> float:
         part = "validation" if recipe.watched == "validation" else "train"
@@ -234,13 +257,16 @@ class Classes(Task):
     def predict(self, model: nn.Module, image: Picture, recipe: Recipe) -> Tensor:
         return segment(model, image, recipe)
 
+    def ids(self, prediction: Tensor, threshold: float = 0.5) -> Tensor:
+        return prediction.argmax(0).byte()
+
     def scorer(self, recipe: Recipe, full: bool = False) -> ClassScorer:
         return ClassScorer(recipe)
 
     def pictures(
         self, prediction: Tensor, threshold: float = 0.5, palette: Sequence[tuple[int, int, int]] = ()
     ) -> dict[str, Image.Image]:
-        ids = _grey(prediction.argmax(0))
+        ids = _grey(self.ids(prediction))
         if palette:
             ids.putpalette([value for colour in palette for value in colour])
         return {"classes": ids}
@@ -293,6 +319,12 @@ class Saliency(Task):
     def predict(self, model: nn.Module, image: Picture, recipe: Recipe) -> Tensor:
         return saliency(model, image, as_published=recipe.stretch, side=recipe.square)
 
+    def ids(self, prediction: Tensor, threshold: float = 0.5) -> Tensor:
+        return (prediction > threshold).byte()
+
+    def object_map(self, prediction: Tensor) -> Tensor:
+        return prediction
+
     def scorer(self, recipe: Recipe, full: bool = False) -> SaliencyScorer:
         return SaliencyScorer(recipe, full)
 
@@ -301,7 +333,7 @@ class Saliency(Task):
     ) -> dict[str, Image.Image]:
         return {
             "saliency": _grey((255 * prediction).round()),
-            "mask": _grey(255 * (prediction > threshold)),
+            "mask": _grey(255 * self.ids(prediction, threshold)),
         }
 
 

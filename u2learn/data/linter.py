@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from u2learn.data.example import IGNORE, listed, read_label
+from u2learn.data.example import listed, read_label
 from u2learn.data.folder import FILE, Folder
 from u2learn.data.masks import DARK, distinct, stored_mask
 from u2learn.data.meaning import written
 from u2learn.data.pairing import grouped, image_files, pair_folders, skipped
 from u2learn.data.pictures import as_image, foreign, orientation, stored_image
+from u2learn.pixels import IGNORE
 
 FEW = 64  # grey levels: fewer are a sign that an image of many bits was read with a wrong range
 

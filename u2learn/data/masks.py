@@ -83,7 +83,8 @@ def stored_mask(path: str | Path) -> StoredMask:
     if picture.mode == "P":
         codes = np.asarray(picture, np.int64)
         known = np.zeros(768, np.int64)
-        known[: len(picture.getpalette() or [])] = picture.getpalette()
+        palette = picture.getpalette() or []
+        known[: len(palette)] = palette
         used, _ = distinct(codes)
         return StoredMask(
             "indices",
