@@ -387,7 +387,7 @@ def test_a_network_that_is_known_is_named_with_what_takes_it(tmp_path):
 
 @pytest.fixture
 def foreign(tmp_path, monkeypatch):
-    """A module that is there while a file is written; to import it later, or to use its classes, would tell."""
+    """A module that is there while a file is written; to import it later, or to use its classes, tells."""
     marker = tmp_path / "ran"
     module = types.ModuleType("foreignlab.history")
 
