@@ -51,20 +51,21 @@ def test_logits_have_the_images_size_whatever_it_is(build, classes, size):
 def test_each_stage_sees_what_the_one_before_it_gave_and_no_pooling_between(build):
     """The deepest map is the classification network's own, and each decoder sees the stage beside it."""
     stages, channels = build()
-    model, image, seen = unet_from_stages(stages, channels).eval(), torch.rand(1, 3, 61, 40), {}
-    for i, part in enumerate(stages):
-        part.register_forward_hook(lambda _, inputs, out, i=i: seen.setdefault(i, out))
-    joined = []
+    model, image = unet_from_stages(stages, channels).eval(), torch.rand(1, 3, 61, 40)
+    with torch.no_grad():
+        alone = [image]
+        for part in stages:
+            alone.append(part(alone[-1]))
+    seen, joined = [], []
+    for part in stages:
+        part.register_forward_hook(lambda _, inputs, out: seen.append(out))
     level = model.body
     for _ in stages[:-1]:
         level.decode.register_forward_pre_hook(lambda _, inputs: joined.append(inputs[0]))
         level = level.inner
     with torch.no_grad():
         model(image)
-        x = image
-        for i, part in enumerate(stages):
-            x = part(x)
-            assert torch.equal(seen[i], x)
+    assert all(torch.equal(a, b) for a, b in zip(seen, alone[1:], strict=True))
     for i, both in zip(reversed(range(len(stages) - 1)), joined, strict=True):
         assert torch.equal(both[:, -channels[i] :], seen[i])  # (up, skip)
         assert both.shape[1] == channels[i] + channels[i + 1]
