@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from u2learn import load_official, to_official, unet_2015, unet_paddle, unet_s5_d16, unet_small, wnet_small
 from u2learn.models.conv import double_conv
 from u2learn.models.heads import aspp_head, fcn_head, psp_head
-from u2learn.models.official import ArrayUnpickler
+from u2learn.models.pickles import WeightsUnpickler
 from u2learn.models.ulevel import ResizeConvJoin
 from u2learn.models.unet import UNet, nest
 
@@ -336,7 +336,7 @@ def test_arrays_are_read_as_pickle_would(protocol, module):
     if protocol < 4:  # names are lines of text there, so that any NumPy's can be written
         data = data.replace(b"numpy._core.multiarray", module.encode())
         data = data.replace(b"numpy.core.multiarray", module.encode())
-    found = ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
+    found = WeightsUnpickler(io.BytesIO(data)).load()
     assert found.keys() == ARRAYS.keys()
     for name, wanted in ARRAYS.items():
         assert np.array_equal(found[name].array, wanted) and found[name].array.shape == wanted.shape
@@ -392,8 +392,8 @@ def test_a_file_cannot_change_how_the_next_one_is_read(target):
     evil = b"\x80\x02" + call + b"N}" + text + value + b"s\x86b."  # target.__setstate__ = OrderedDict
     good = pickle.dumps({"x": np.ones(3, np.float32)}, protocol=2)
     with pytest.raises((TypeError, AttributeError)):
-        ArrayUnpickler(io.BytesIO(evil)).load()
-    assert np.array_equal(ArrayUnpickler(io.BytesIO(good)).load()["x"].array, np.ones(3))
+        WeightsUnpickler(io.BytesIO(evil)).load()
+    assert np.array_equal(WeightsUnpickler(io.BytesIO(good)).load()["x"].array, np.ones(3))
 
 
 @pytest.mark.parametrize("array", [np.array([{}, 1], object), np.array(["text"]), np.zeros(2, "f4,i4")])

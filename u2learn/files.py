@@ -1,20 +1,64 @@
-"""Files: text that is written whole or not at all, what goes into it, and what a file holds in one word."""
+"""Files: written whole or not at all, alike on every system; what goes into them, and what they hold."""
 
 import hashlib
 import math
 import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds between tries to rename
+
+
+@contextmanager
+def written_whole(path: Path, size: int) -> Iterator[Path]:
+    """A name to write to, of a file that takes the place of `path` when the block ends well.
+
+    No other process has the name. If the block fails, its file is gone and `path` is as it was. size: in
+    bytes, for the message.
+
+    Raises:
+        OSError: it cannot be written, as when the disk is full or there is no such folder.
+    """
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb"):  # by us, so that the umask decides who may read it
+            rights = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(rights)
+        with open(temporary, "r+b") as file:  # Windows flushes only what it may write
+            os.fsync(file.fileno())
+        _rename(temporary, path)
+    except OSError as error:
+        raise type(error)(
+            f"{path} could not be written ({error.strerror or error}); {size:,} bytes are needed in "
+            f"{path.parent}. What stood there before is whole: make room, or mend what is wrong, and repeat "
+            "the command; a run goes on from its last checkpoint."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8 under a temporary name first, then rename it to `path`."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # another process may write the same
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write a text file in UTF-8, whole or not at all.
+
+    Raises:
+        OSError: see `written_whole`.
+    """
+    with written_whole(path, len(text.encode("utf-8"))) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote left in a folder.
+
+    Only for one who is alone in it, as a run is in its own: others may be writing now.
+    """
+    for pattern in ("*.tmp", ".tmp*"):  # ours, and those of safetensors
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def checksum(path: str | Path) -> str:
@@ -33,3 +77,13 @@ def defined(value: object) -> object:
     if isinstance(value, list):
         return [defined(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _rename(source: Path, target: Path) -> None:
+    """`os.replace`, again and again while Windows says that another program has the target open."""
+    for wait in WAITS:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            time.sleep(wait)
+    return os.replace(source, target)

@@ -16,8 +16,9 @@ from u2learn.data.catalogue import WEIGHTS
 from u2learn.data.download import fetch_weights
 from u2learn.data.example import image_of
 from u2learn.devices import channels_last
-from u2learn.models.official import load_u2net
-from u2learn.models.weights import read_tensors, with_prefix, write_tensors
+from u2learn.models.frozen import freeze_folded_norms
+from u2learn.models.official import official_u2net
+from u2learn.models.weights import read_weights, with_prefix, write_tensors
 from u2learn.recipe import VIEWS, Recipe
 
 Photograph = Array | Image.Image
@@ -199,7 +200,13 @@ def saliency(model: nn.Module, image: Photograph, as_published: bool = True, sid
 
 
 def save_model(path: str | Path, model: nn.Module, recipe: Recipe) -> None:
-    """Write a model's weights and its recipe into one safetensors file, to be read by `load_model`."""
+    """Write a model's weights and its recipe into one file, to be read by `load_model`.
+
+    It is a safetensors file, whatever its name ends in.
+
+    Raises:
+        OSError: it cannot be written; what stood there before is whole.
+    """
     tensors = {f"model.{name}": x for name, x in model.state_dict().items()}
     write_tensors(Path(path), tensors, {"recipe": recipe.to_json()})
 
@@ -207,28 +214,34 @@ def save_model(path: str | Path, model: nn.Module, recipe: Recipe) -> None:
 def load_model(path: str | Path) -> tuple[nn.Module, Recipe | None]:
     """A trained model in eval mode, with its recipe, from a run folder or a weights file of ours.
 
-    Or the U²-Net in a .pth of its authors. Such a file tells nothing of a recipe, which is None: `saliency`
-    tests as they did.
+    Or the U²-Net in a file of its authors, or in one's own. Such a file tells nothing of a recipe, which is
+    None: `saliency` tests as they did. What a file is, is told by its content, see `read_weights`.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
         ValueError: the file is cut short, or holds no weights of u2learn and no U²-Net.
     """
-    path = Path(path)
-    if path.suffix == ".pth":
-        return channels_last(load_u2net(path).eval()), None
-    path = path / "checkpoint.safetensors" if path.is_dir() else path
-    tensors, metadata = read_tensors(path)
-    if "recipe" not in metadata:
-        raise ValueError(f"{path} does not say how its model was made: it is no weights file of u2learn.")
+    tensors, metadata = read_weights(path)
+    model: nn.Module
+    recipe: Recipe | None = None
+    if "recipe" in metadata:
+        model, recipe = _ours(tensors, metadata["recipe"], path)
+    else:
+        model = official_u2net(tensors, Path(path))
+    return channels_last(model.eval()), recipe
+
+
+def _ours(tensors: dict[str, Tensor], text: str, path: str | Path) -> tuple[nn.Module, Recipe]:
+    """The model of a file of ours, and the recipe whose JSON is in it."""
     try:
-        recipe = Recipe.from_json(metadata["recipe"])
+        recipe = Recipe.from_json(text)
         model = recipe.build_model()
         model.load_state_dict(with_prefix(tensors, "model."))
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path} was not written by this version of u2learn: {reason}") from error
-    return channels_last(model.eval()), recipe
+    freeze_folded_norms(model)
+    return model, recipe
 
 
 def pretrained(name: str = "drive-small", progress: bool = True) -> tuple[nn.Module, Recipe | None]:

@@ -141,11 +141,16 @@ def match(
 
 @MODELS.add("u2net_blocks")
 def u2net_blocks(
-    num_classes: int = 1, block: str = "rsu", by: str = "parameters", mid: int = 16, out: int = 64
+    num_classes: int = 1,
+    block: str = "rsu",
+    by: str = "parameters",
+    mid: int = 16,
+    out: int = 64,
+    in_channels: int = 3,
 ) -> U2Net:
     """`u2net_small` with other blocks in all its stages, each matched to the RSU whose place it takes.
 
-    block: a name in BLOCKS. by, mid and out: see `match` and `u2net_small`.
+    block: a name in BLOCKS. by, mid, out and in_channels: see `match` and `u2net_small`.
 
     Raises:
         ValueError: a block or a cost that there is not.
@@ -159,4 +164,4 @@ def u2net_blocks(
         width, _ = match(BLOCKS[block], (height, inputs, mid, out, dilated), by)
         return BLOCKS[block](height, inputs, width, out, dilated)
 
-    return u2net_small(num_classes, mid, out, build)
+    return u2net_small(num_classes, mid, out, build, in_channels)

@@ -1,21 +1,28 @@
 """The authors' weights in our classes, and back: names are translated, and nothing in a file is executed."""
 
-import pickle
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from u2learn.models.conv import ConvBlock, FloorPool
+from u2learn.models.frozen import UNCHANGING, freeze_folded_norms
 from u2learn.models.heads import ASPP, PyramidPooling
 from u2learn.models.u2net import U2Net, u2net, u2net_small
 from u2learn.models.ulevel import ResizeConvJoin, ULevel
 from u2learn.models.unet import UNet
+from u2learn.models.weights import read_weights, with_prefix
 
+Model = TypeVar("Model", bound=nn.Module)
+
+# Whose network a file holds is told by the name of its first kernel.
+FIRST = {
+    "U²-Net": "stage1.rebnconvin.conv_s1.weight",
+    "OpenMMLab's UNet-S5-D16": "backbone.encoder.0.0.convs.0.conv.weight",
+    "PaddleSeg's UNet": "encode.double_conv.0._conv.weight",
+}
 # Our parts of a head, and OpenMMLab's. A head is known by what it begins with.
 HEAD_PARTS = {
     "fcn": {"head.0": "decode_head.convs.0", "head.2": "decode_head.conv_seg"},
@@ -31,21 +38,20 @@ HEAD_PARTS = {
         "head.3": "decode_head.conv_seg",
     },
 }
-HEAD_CLASSES = {ConvBlock: "fcn", PyramidPooling: "psp", ASPP: "aspp"}
+HEAD_CLASSES: dict[type, str] = {ConvBlock: "fcn", PyramidPooling: "psp", ASPP: "aspp"}
 CLASSIFIERS = ("decode_head.conv_seg.weight", "cls.weight", "side1.weight")
 COUNTER = "num_batches_tracked"
 ALIASES = {"conv.weight": "cls.weight", "conv.bias": "cls.bias"}  # PaddleSeg registers its classifier twice
-# A batch norm that changes nothing: its deviation is √(variance + 1e-5).
-IDENTITY = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1 - 1e-5, "num_batches_tracked": 0}
 
 
-def load_official(model: nn.Module, path: str | Path) -> nn.Module:
+def load_official(model: Model, path: str | Path) -> Model:
     """Put the weights of an official checkpoint into `model`, which is returned; nothing changes on an error.
 
     For `unet_s5_d16` a .pth of OpenMMLab, for `unet_paddle` a .pdparams of PaddleSeg, for `u2net` and
-    `u2net_small` a .pth of U²-Net's authors. The auxiliary head of a checkpoint is left out if the model has
-    none. Old files without counters of batches will do, and so will a U²-Net whose norms were folded into
-    its convolutions: it gets norms that change nothing.
+    `u2net_small` a .pth of U²-Net's authors; or one's own file of such a network, whatever it ends in and
+    whatever its trainer put before the names ("module.", "model."). The auxiliary head of a checkpoint is
+    left out if the model has none. Old files without counters of batches will do, and so will a U²-Net whose
+    norms were folded into its convolutions: it gets norms that change nothing, see `freeze_folded_norms`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -55,40 +61,32 @@ def load_official(model: nn.Module, path: str | Path) -> nn.Module:
     Source: mmsegmentation 0.30, backbones/unet.py and decode_heads; PaddleSeg, paddleseg/models/unet.py;
     U-2-Net, model/u2net.py.
     """
-    path = Path(path)
-    names = official_names(model)
-    state = read_official(path)
-    for alias, key in ALIASES.items():
-        if alias in state:
-            state.setdefault(key, state.pop(alias))
-    if getattr(model, "auxiliary", None) is None:
-        state = {key: x for key, x in state.items() if not key.startswith("auxiliary_head.")}
-    own = model.state_dict()
-    if isinstance(model, U2Net) and not any(".bn_s1." in key for key in state):
-        for name, key in names.items():
-            if ".bn_s1." in key:
-                state[key] = torch.full_like(own[name], IDENTITY[key.rpartition(".")[2]])
-    names = {name: key for name, key in names.items() if key in state or not key.endswith(COUNTER)}
-    _check(path, state, {key: own[name].shape for name, key in names.items()})
-    loaded = {name: reorder(key, state[key]) for name, key in names.items()}
-    model.load_state_dict({**own, **loaded})  # where the file does not count batches, our counter stays
-    return model
+    official_names(model)  # or an error, before anything is read
+    return _put(model, read_weights(path)[0], Path(path))
 
 
-def load_u2net(path: str | Path) -> U2Net:
-    """A U²-Net with the weights of an official .pth; which one, full or small, is read in the file.
+def official_u2net(tensors: dict[str, Tensor], path: Path) -> U2Net:
+    """The U²-Net whose tensors these are, read from `path`; their shapes tell which one, full or small.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_official`; or the file holds no U²-Net.
+        ValueError: they are no U²-Net's, or not all of it.
     """
-    state = read_official(Path(path))
-    if not {"stage1.rebnconv1.conv_s1.weight", "side1.weight"} <= state.keys():
+    network, state = known_network(tensors)
+    if network and network != "U²-Net":
+        raise ValueError(
+            f"{path} holds no U²-Net but {network}, and no recipe: test it with `u2learn evaluate --weights "
+            "FILE --recipe NAME`, or train on from it with `u2learn train NAME --from FILE`."
+        )
+    kernels = (FIRST["U²-Net"], "stage1.rebnconv1.conv_s1.weight", "side1.weight")
+    shapes = [state[name].shape for name in kernels if name in state and state[name].ndim == 4]
+    if len(shapes) < len(kernels):
         raise ValueError(
             f"{path} holds no U²-Net: build the model that it belongs to and use load_official(model, path)."
         )
-    mid, out = state["stage1.rebnconv1.conv_s1.weight"].shape[:2]
-    num_classes = len(state["side1.weight"])
-    return load_official(u2net(num_classes) if mid == 32 else u2net_small(num_classes, mid, out), path)
+    (out, in_channels), (mid, _), (num_classes, _) = (shape[:2] for shape in shapes)
+    if mid == 32:
+        return _put(u2net(num_classes, in_channels), tensors, path)
+    return _put(u2net_small(num_classes, mid, out, in_channels=in_channels), tensors, path)
 
 
 def to_official(model: nn.Module) -> dict[str, Tensor]:
@@ -108,23 +106,51 @@ def official_names(model: nn.Module) -> dict[str, str]:
     Raises:
         ValueError: no official names are known for such a model.
     """
+    network = network_of(model)
+    if network is None:
+        raise ValueError(
+            f"No official weights are known for this {type(model).__name__}: build the model with "
+            "unet_s5_d16 (OpenMMLab), unet_paddle (PaddleSeg), u2net or u2net_small (U²-Net)."
+        )
+    return NAMES[network](model)
+
+
+def network_of(model: nn.Module) -> str | None:
+    """Whose network a model of ours is, as in FIRST; None for those that are nobody's."""
     if isinstance(model, UNet) and isinstance(model.body, ULevel):
         if isinstance(model.body.join, ResizeConvJoin) and isinstance(model.head, nn.Sequential):
-            return openmmlab_names(model)
+            return "OpenMMLab's UNet-S5-D16"
         if isinstance(model.body.down, FloorPool) and isinstance(model.head, nn.Conv2d):
-            return paddle_names(model)
+            return "PaddleSeg's UNet"
     if isinstance(model, U2Net) and isinstance(getattr(model.body.encode, "project", None), ConvBlock):
-        return u2net_names(model)
-    raise ValueError(
-        f"No official weights are known for this {type(model).__name__}: build the model with unet_s5_d16 "
-        "(OpenMMLab), unet_paddle (PaddleSeg), u2net or u2net_small (U²-Net)."
-    )
+        return "U²-Net"
+    return None
+
+
+def known_network(tensors: dict[str, Tensor]) -> tuple[str | None, dict[str, Tensor]]:
+    """Whose network these tensors are, as in FIRST, and they by their official names; or None, and all."""
+    for network, first in FIRST.items():
+        inside = beginning_with(tensors, first)
+        if inside:
+            return network, inside
+    return None, tensors
+
+
+def beginning_with(tensors: dict[str, Tensor], first: str) -> dict[str, Tensor]:
+    """The network one of whose tensors is called `first`, without what stands before its names; {} if none.
+
+    DataParallel puts "module." there, Lightning "model.", the compiler "_orig_mod.".
+    """
+    if first in tensors:
+        return tensors
+    before = next((name.removesuffix(first) for name in tensors if name.endswith(f".{first}")), None)
+    return {} if before is None else with_prefix(tensors, before)
 
 
 def openmmlab_names(model: UNet) -> dict[str, str]:
     """`official_names` of a `unet_s5_d16`: levels are numbered from the finest, in encoder and decoder."""
     parts = {"auxiliary.0": "auxiliary_head.convs.0", "auxiliary.2": "auxiliary_head.conv_seg"}
-    parts |= HEAD_PARTS[HEAD_CLASSES[type(model.head[0])]]
+    parts |= HEAD_PARTS[HEAD_CLASSES[type(next(model.head.children()))]]
     level, depth = "body", _depth(model)
     for i in range(depth):
         parts[f"{level}.encode"] = f"backbone.encoder.{i}.{min(i, 1)}.convs"  # below the first, 0 is the pool
@@ -159,7 +185,7 @@ def u2net_names(model: U2Net) -> dict[str, str]:
     parts = {}
     for ours, theirs in _counted(model.body, "body", "stage").items():
         parts[f"{ours}.project"] = f"{theirs}.rebnconvin"
-        parts |= _counted(model.get_submodule(ours).u, f"{ours}.u", f"{theirs}.rebnconv")
+        parts |= _counted(model.get_submodule(f"{ours}.u"), f"{ours}.u", f"{theirs}.rebnconv")
     parts |= {f"sides.{i}": f"side{i + 1}" for i in range(len(model.sides))}
     parts["fuse"] = "outconv"
     words, own = {".conv.": ".conv_s1.", ".norm.": ".bn_s1."}, model.state_dict()
@@ -170,12 +196,22 @@ def u2net_names(model: U2Net) -> dict[str, str]:
 
 def _counted(u: nn.Module, ours: str, theirs: str) -> dict[str, str]:
     """The parts of a U of L levels, ours -> theirs: 1, ..., L on the way down, then (L - 1)d, ..., 1d up."""
-    down, up, i = {}, {}, 1
+    down: dict[str, str] = {}
+    up: dict[str, str] = {}
+    i = 1
     while isinstance(u, ULevel):
         down[f"{ours}.encode"] = f"{theirs}{i}"
         up = {f"{ours}.decode": f"{theirs}{i}d", **up}
         u, ours, i = u.inner, f"{ours}.inner", i + 1
     return {**down, ours: f"{theirs}{i}", **up}
+
+
+# The names of each network in FIRST.
+NAMES: dict[str, Callable[[Any], dict[str, str]]] = {
+    "U²-Net": u2net_names,
+    "OpenMMLab's UNet-S5-D16": openmmlab_names,
+    "PaddleSeg's UNet": paddle_names,
+}
 
 
 def _depth(model: UNet) -> int:
@@ -195,18 +231,48 @@ def reorder(key: str, x: Tensor) -> Tensor:
     return x.roll(x.shape[1] // 2, dims=1) if key.endswith(".conv_block.convs.0.conv.weight") else x
 
 
+def completed(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file of the model's network as the model wants them, by their official names.
+
+    Without a second name of the same tensor and without an auxiliary head that the model lacks; with norms
+    that change nothing where they were folded.
+    """
+    state = dict(state)
+    for alias, key in ALIASES.items():
+        if alias in state:
+            state.setdefault(key, state.pop(alias))
+    if getattr(model, "auxiliary", None) is None:
+        state = {key: x for key, x in state.items() if not key.startswith("auxiliary_head.")}
+    if isinstance(model, U2Net) and not any(".bn_s1." in key for key in state):
+        own = model.state_dict()
+        for name, key in official_names(model).items():
+            if ".bn_s1." in key:
+                state[key] = torch.full_like(own[name], UNCHANGING.get(key.rpartition(".")[2], 0))
+    return state
+
+
+def _put(model: Model, tensors: dict[str, Tensor], path: Path) -> Model:
+    """Fill the model with tensors of its own network by their official names: all of them, or none."""
+    network, state = known_network(tensors)
+    state = completed(model, state) if network == network_of(model) else state
+    own, names = model.state_dict(), official_names(model)
+    names = {name: key for name, key in names.items() if key in state or not key.endswith(COUNTER)}
+    _check(path, state, {key: own[name].shape for name, key in names.items()})
+    loaded = {name: reorder(key, state[key]) for name, key in names.items()}
+    model.load_state_dict({**own, **loaded})  # where the file does not count batches, our counter stays
+    freeze_folded_norms(model)
+    return model
+
+
 def _check(path: Path, state: dict[str, Tensor], due: dict[str, torch.Size]) -> None:
     """Say in one sentence how the tensors of a file differ from those that the model needs."""
     if not state.keys() & due.keys():
+        network = known_network(state)[0]
         raise ValueError(
-            f"{path} is a checkpoint of another network: it holds {next(iter(state), 'nothing')!r}, and the "
-            f"model needs {next(iter(due))!r}."
+            f"{path} is a checkpoint of another network{f' ({network})' if network else ''}: it holds "
+            f"{next(iter(state), 'nothing')!r}, and the model needs {next(iter(due))!r}."
         )
-    got, needed = _heads(state), _heads(due)
-    if got and got != needed:
-        raise ValueError(
-            f"{path} has the head {got[0]!r} and the model {needed[0]!r}: build unet_s5_d16(head={got[0]!r})."
-        )
+    check_heads(path, state, due)
     missing = [key for key in due if key not in state]
     if missing:
         hint = ": build the model with auxiliary=False" if missing[0].startswith("auxiliary_head.") else ""
@@ -232,93 +298,19 @@ def _check(path: Path, state: dict[str, Tensor], due: dict[str, torch.Size]) -> 
             )
 
 
+def check_heads(path: Path, state: Iterable[str], due: Iterable[str]) -> None:
+    """Refuse OpenMMLab's tensors of one head for the model of another, by their names.
+
+    Raises:
+        ValueError: the file has another head.
+    """
+    got, needed = _heads(state), _heads(due)
+    if got and got != needed:
+        raise ValueError(
+            f"{path} has the head {got[0]!r} and the model {needed[0]!r}: build unet_s5_d16(head={got[0]!r})."
+        )
+
+
 def _heads(keys: Iterable[str]) -> list[str]:
     first = {head: next(iter(parts.values())) for head, parts in HEAD_PARTS.items()}
     return [head for head, part in first.items() if any(key.startswith(f"{part}.") for key in keys)]
-
-
-def read_official(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by the names that they have in it: PaddleSeg's if it ends in .pdparams.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is cut short, holds no weights, or something that would have to be executed.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        state = _read_paddle(path) if path.suffix == ".pdparams" else _read_torch(path)
-    except Exception as error:  # a damaged file can raise anything
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if code:
-            raise ValueError(
-                f"{path} is refused: to read it, its {code[1]} would have to run, and weights need no code."
-            ) from None
-        raise ValueError(
-            f"{path} is cut short or no checkpoint of weights: fetch it again and compare its size."
-        ) from error
-    if not state or not all(isinstance(x, Tensor) for x in state.values()):
-        raise ValueError(f"{path} holds no dictionary of weights, as OpenMMLab and PaddleSeg write it.")
-    return state
-
-
-def _read_torch(path: Path) -> dict[str, Any]:
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(content.get("state_dict", content))
-
-
-def _read_paddle(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        content = ArrayUnpickler(file, encoding="latin1").load()
-    content.pop("StructuredToParameterName@@", None)  # Paddle's internal names
-    arrays = {key: x[1] if isinstance(x, tuple) else x for key, x in content.items()}  # or (name, array)
-    return {key: torch.from_numpy(x.array) for key, x in arrays.items()}
-
-
-class _Array:
-    """Stands for a NumPy array in a pickle: made empty, then given its shape, type and bytes."""
-
-    def __init__(self, *_: Any):
-        self.array = None
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, kind, fortran, raw = state
-        array = np.frombuffer(raw, kind.dtype).reshape(shape, order="F" if fortran else "C")
-        self.array = array.astype(kind.dtype.newbyteorder("="), order="C")  # in memory of its own
-
-
-class _Type:
-    """Stands for the type of an array's numbers: "f4" and the like, then the order of their bytes."""
-
-    def __init__(self, code: str, *_: Any):
-        if not re.fullmatch(r"f[248]|i[1248]|u1|b1", code):
-            raise pickle.UnpicklingError(f"Arrays of {code!r} are no weights.")
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state: tuple) -> None:
-        self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads a pickled dictionary of NumPy arrays, and runs none of the code that the file names.
-
-    A pickle is a list of calls. Those that an array needs are answered by stand-ins, which keep the numbers
-    in `.array`; any other is refused.
-
-    Raises:
-        pickle.UnpicklingError: the file names other code, or the array holds something besides numbers.
-    """
-
-    STAND_INS: ClassVar = {
-        "collections.OrderedDict": dict,
-        "numpy.dtype": _Type,
-        "numpy.ndarray": _Array,
-        "numpy.core.multiarray._reconstruct": _Array,  # NumPy 1
-        "numpy._core.multiarray._reconstruct": _Array,  # NumPy 2
-        "_codecs.encode": str.encode,  # protocol 2 writes bytes as text
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in self.STAND_INS:
-            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-        return self.STAND_INS[f"{module}.{name}"]

@@ -20,9 +20,8 @@ UP += [(4, 1024, 128, 256, False), (4, 1024, 256, 512, True)]
 class U2Net(nn.Module):
     """A U of U's. Each level gives a side map of logits, and a 1x1 convolution fuses them all.
 
-    Image (B, 3, H, W) -> [fused, side 1, ..., side 6], each (B, K, H, W), any H and W from 1 up; in eval mode
-    too, as every side feeds the fused map. (While training, batch norm wants more than one value a channel:
-    B > 1 up to sides of 32, where the bottom is 1x1.) `block` makes a stage of a row of the tables.
+    Image (B, C, H, W) -> [fused, side 1, ..., side 6], each (B, K, H, W), any H and W from 1 up; in eval mode
+    too, as all sides feed the fused map. (To train at sides up to 32, B > 1.) `block` makes a stage of a row.
 
     Source: Qin et al., 2020, section 3.2, figure 5 and table 1.
     """
@@ -42,14 +41,15 @@ class U2Net(nn.Module):
 
 
 @MODELS.add("u2net")
-def u2net(num_classes: int = 1) -> U2Net:
+def u2net(num_classes: int = 1, in_channels: int = 3) -> U2Net:
     """The full U²-Net: 44,009,869 parameters for one class."""
-    return U2Net(DOWN, UP, num_classes)
+    return U2Net([(7, in_channels, 32, 64, False), *DOWN[1:]], UP, num_classes)
 
 
 @MODELS.add("u2net_small")
-def u2net_small(num_classes: int = 1, mid: int = 16, out: int = 64, block: Callable = RSU) -> U2Net:
+def u2net_small(
+    num_classes: int = 1, mid: int = 16, out: int = 64, block: Callable = RSU, in_channels: int = 3
+) -> U2Net:
     """U²-Net†, with the same channels in all stages: 1,131,181 parameters for one class."""
-    down = [(row[0], out if i else 3, mid, out, row[4]) for i, row in enumerate(DOWN)]
-    up = [(row[0], 2 * out, mid, out, row[4]) for row in UP]
-    return U2Net(down, up, num_classes, block)
+    down = [(row[0], out if i else in_channels, mid, out, row[4]) for i, row in enumerate(DOWN)]
+    return U2Net(down, [(row[0], 2 * out, mid, out, row[4]) for row in UP], num_classes, block)

@@ -42,7 +42,7 @@ def nest(
 class UNet(nn.Module):
     """A U with a head on its finest map and, while training, an auxiliary head on the next one.
 
-    Image (B, 3, H, W) -> [logits (B, K, H, W), auxiliary logits (B, K, H, W)]; in eval mode only the first.
+    Image (B, C, H, W) -> [logits (B, K, H, W), auxiliary logits (B, K, H, W)]; in eval mode only the first.
     Any H and W from 1 up. (While training, batch norm wants more than one value a channel: B > 1 if the
     bottom is 1x1, or if the head pools the whole map.)
     """
@@ -60,7 +60,9 @@ class UNet(nn.Module):
 
 
 @MODELS.add("unet_s5_d16")
-def unet_s5_d16(num_classes: int = 2, head: str = "fcn", auxiliary: bool = True) -> UNet:
+def unet_s5_d16(
+    num_classes: int = 2, head: str = "fcn", auxiliary: bool = True, in_channels: int = 3
+) -> UNet:
     """OpenMMLab's UNet-S5-D16: five stages of 64 to 1024 channels, 1/16 at the bottom, bias-free blocks.
 
     `head` is "fcn" (no context), "psp" (PSPNet's) or "aspp" (DeepLabV3's). 28,949,568 parameters in the body;
@@ -76,7 +78,7 @@ def unet_s5_d16(num_classes: int = 2, head: str = "fcn", auxiliary: bool = True)
     convs = partial(double_conv, bias=False)
     make_head, channels = HEADS[head]
     net = UNet(
-        body=nest([64, 128, 256, 512, 1024], [64, 128, 256, 512], convs, ResizeConvJoin),
+        body=nest([64, 128, 256, 512, 1024], [64, 128, 256, 512], convs, ResizeConvJoin, in_channels),
         head=make_head(64, channels, num_classes),
         auxiliary=fcn_head(128, 64, num_classes) if auxiliary else None,
     )
@@ -84,7 +86,7 @@ def unet_s5_d16(num_classes: int = 2, head: str = "fcn", auxiliary: bool = True)
 
 
 @MODELS.add("unet_paddle")
-def unet_paddle(num_classes: int = 2) -> UNet:
+def unet_paddle(num_classes: int = 2, in_channels: int = 3) -> UNet:
     """PaddleSeg's UNet: 512 channels at the bottom instead of 1024, no convolution before the join.
 
     Its pooling rounds down, so that trained weights mean the same here at odd sizes too.
@@ -92,7 +94,8 @@ def unet_paddle(num_classes: int = 2) -> UNet:
 
     Source: PaddleSeg, paddleseg/models/unet.py, with `use_deconv: False`.
     """
-    body = nest([64, 128, 256, 512, 512], [64, 64, 128, 256], double_conv, down=FloorPool)
+    channels, out = [64, 128, 256, 512, 512], [64, 64, 128, 256]
+    body = nest(channels, out, double_conv, in_channels=in_channels, down=FloorPool)
     net = UNet(body, head=nn.Conv2d(64, num_classes, kernel_size=3, padding=1))
     return net.apply(_kaiming_fan_in)
 
@@ -112,7 +115,7 @@ def unet_small(num_classes: int = 2, width: int = 8, depth: int = 4, in_channels
 class WNet(nn.Module):
     """Two U-Nets in a row: the second reads the image and the logits of the first.
 
-    Image (B, 3, H, W) -> [second's logits, first's logits], both (B, K, H, W); in eval mode only the
+    Image (B, C, H, W) -> [second's logits, first's logits], both (B, K, H, W); in eval mode only the
     second's.
 
     Source: Galdran et al., 2022, section 2.1.
@@ -129,10 +132,10 @@ class WNet(nn.Module):
 
 
 @MODELS.add("wnet_small")
-def wnet_small(num_classes: int = 2, width: int = 8, depth: int = 3) -> WNet:
-    """Two `unet_small` in a row, the second with 3 + K input channels (Galdran et al., 2022)."""
-    first = unet_small(num_classes, width, depth)
-    return WNet(first, unet_small(num_classes, width, depth, in_channels=3 + num_classes))
+def wnet_small(num_classes: int = 2, width: int = 8, depth: int = 3, in_channels: int = 3) -> WNet:
+    """Two `unet_small` in a row, the second with C + K input channels (Galdran et al., 2022)."""
+    first = unet_small(num_classes, width, depth, in_channels)
+    return WNet(first, unet_small(num_classes, width, depth, in_channels + num_classes))
 
 
 class UNet2015(UNet):
