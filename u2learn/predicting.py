@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from u2learn.data.cityscapes import PALETTE
-from u2learn.data.example import ENDINGS, read_image
+from u2learn.data.example import read_image
+from u2learn.data.pairing import ENDINGS
 from u2learn.recipe import Recipe
 from u2learn.tasks import TASKS
 
@@ -116,7 +117,7 @@ def predict_files(
         due = {ending: target for ending, target in targets.items() if overwrite or not target.exists()}
         try:
             _refuse_to_lose(originals, targets.values(), source)
-            made = make(_read(source.path)) if due else {}
+            made = make(_read(source.path, recipe)) if due else {}
             for ending, target in due.items():
                 _write(made[ending], target)
         except Exception as error:  # whatever is wrong with one picture, the others are predicted
@@ -293,12 +294,12 @@ def _folded(name: str | Path) -> str:
 # --- one picture --------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path, recipe: Recipe) -> np.ndarray:
     """An image, uint8 (C, H, W). Pictures above Pillow's limit are refused before they fill the memory."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return read_image(path)
+            return read_image(path, recipe.levels, recipe.channels)
     except (Image.DecompressionBombWarning, ValueError) as error:
         bomb = (Image.DecompressionBombWarning, Image.DecompressionBombError)
         if not isinstance(error, bomb) and not isinstance(error.__cause__, bomb):

@@ -36,8 +36,10 @@ from u2learn.devices import (
     peak_memory,
     pick_device,
 )
-from u2learn.files import checksum, defined, write_text
+from u2learn.files import checksum, defined, remove_leftovers, write_text
 from u2learn.inference import evaluating, save_model
+from u2learn.models.frozen import freeze_folded_norms
+from u2learn.models.start import start_from
 from u2learn.models.weights import read_tensors, with_prefix, write_tensors
 from u2learn.optimisers import optimiser
 from u2learn.recipe import Recipe
@@ -183,19 +185,25 @@ class Run:
         self.memory: int | None = None  # bytes
         self.best, self.since_best = -math.inf, 0  # score of the watched part; evaluations since then
         self.given: str | None = None  # which images trained, where they are not those of the recipe
-        model = recipe.build_model()
+        self.model = recipe.build_model()
         if recipe.start and not self.checkpoint.exists():
-            self._begin_with(model, start)
-        self.model = channels_last(model.to(device)).train()
+            self._begin_with(start)
+        self._claim()
+        saved = read_tensors(self.checkpoint) if self.checkpoint.exists() else None
+        if saved is not None:
+            self.model.load_state_dict(with_prefix(saved[0], "raw." if recipe.ema else "model."))
+        if recipe.start:
+            freeze_folded_norms(self.model)  # told by their numbers, so a resumed run finds them again
+        self.model = channels_last(self.model.to(device)).train()
         self.forward = compiled(self.model, recipe, device)
         self.averaged = copy.deepcopy(self.model) if recipe.ema else self.model
         self.optimiser = optimiser(recipe, self.model)
         self.loss = LOSSES[recipe.loss]
         self.autocast = mixed_precision(device)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.autocast.fast_dtype == torch.float16)
-        self._claim()
-        if self.checkpoint.exists():
-            self._resume()
+        if saved is not None:
+            self._resume(*saved)
+        remove_leftovers(self.folder)
         self._trim_log()
 
     @property
@@ -305,15 +313,14 @@ class Run:
         metadata = {"recipe": self.recipe.to_json(), "position": json.dumps(position)}
         write_tensors(self.checkpoint, tensors, metadata)
 
-    def _begin_with(self, model: nn.Module, start: str | Path | None) -> None:
-        """Put the weights into the model that the recipe starts from."""
+    def _begin_with(self, start: str | Path | None) -> None:
+        """Put the weights into the model that the recipe starts from, and say what was taken of them."""
         if start is None:
             raise ValueError(f"{self.recipe.name!r} starts from weights: give their file (start, --from).")
         if checksum(start) != self.recipe.start:
             raise ValueError(f"{start} is not the file that {self.recipe.name!r} starts from.")
-        from u2learn.models.start import start_from
-
-        start_from(model, start)
+        for sentence in start_from(self.model, start):
+            tqdm.write(sentence)
 
     def _claim(self) -> None:
         """Put the recipe into the folder, or make sure that it is the one that is there."""
@@ -325,8 +332,7 @@ class Run:
             )
         write_text(path, self.recipe.to_json())
 
-    def _resume(self) -> None:
-        tensors, metadata = read_tensors(self.checkpoint)
+    def _resume(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         position = json.loads(metadata["position"])
         self.iteration, self.seconds, self.cpu_seconds = (
             position[key] for key in ("iteration", "seconds", "cpu_seconds")
@@ -336,8 +342,6 @@ class Run:
         self.since_best = position.get("since_best", 0)
         self.scaler.load_state_dict(position["scaler"])
         self.averaged.load_state_dict(with_prefix(tensors, "model."))
-        if self.recipe.ema:
-            self.model.load_state_dict(with_prefix(tensors, "raw."))
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in with_prefix(tensors, "optimiser.").items():
             index, key = name.split(".")

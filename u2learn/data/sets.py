@@ -23,8 +23,10 @@ def open_set(name: str, part: str, protocol: str = "", **options: Any) -> Sequen
 
 
 @DATASETS.add("folder")
-def folder_set(part: str, protocol: str = "", *, folder: str, digest: str) -> Folder:
+def folder_set(part: str, protocol: str = "", *, folder: str, digest: str, **described: Any) -> Folder:
     """A folder of one's own, as recipes open it: the images that a recipe was made for, or an error.
+
+    `described` are its classes and their colours, which travel with a recipe.
 
     Raises:
         FileNotFoundError: it is not there.

@@ -64,14 +64,16 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     What the file is, is told by its content: safetensors, PyTorch's format since 1.6 or before, or Paddle's.
     Names are as they stand in the file, without a wrapper such as "state_dict" around them. Of the folder of
-    a run, its checkpoint.
+    a run, its best weights where it keeps them, else its checkpoint.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is cut short, holds no weights, or something that would have to be executed.
     """
     path = Path(path)
-    path = path / "checkpoint.safetensors" if path.is_dir() else path
+    if path.is_dir():
+        best = path / "best.safetensors"
+        path = best if best.exists() else path / "checkpoint.safetensors"
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     with open(path, "rb") as file:

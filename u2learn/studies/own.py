@@ -68,10 +68,12 @@ def for_images(recipe: Recipe, facts: Facts, folder: str | Path) -> Recipe:
         name=f"{facts.name}-{recipe.name}",
         dataset="folder",
         protocol="",
-        data_options={"digest": facts.digest},
+        data_options={"digest": facts.digest, "classes": facts.class_names, "palette": facts.palette},
         folder=str(Path(folder).resolve()),
         levels=facts.levels,
-        channels=facts.channels,
+        channels=3
+        if facts.channels == 1
+        else facts.channels,  # grey: all three alike, as official weights need
         watched="validation",
         keep="best",
         evaluations=max(recipe.evaluations, min(10, recipe.iterations)),
