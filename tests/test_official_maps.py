@@ -150,7 +150,7 @@ def test_the_model_is_left_in_its_mode(training):
     ],
 )
 def test_what_is_no_photograph_is_refused(image):
-    with pytest.raises(ValueError, match=r"uint8 image \(3, H, W\) or \(1, H, W\), got .*\.$"):
+    with pytest.raises(ValueError, match=r"uint8 image \(3, H, W\) or \(1, H, W\) or a PIL image, got .*\.$"):
         saliency(Net(), image)
 
 

@@ -599,10 +599,13 @@ def test_a_safetensors_file_cut_anywhere_is_a_sentence_without_bad_advice(tmp_pa
             assert "delete" not in sentence(error)
 
 
-def test_a_run_folder_stands_for_its_checkpoint(tmp_path):
-    write_tensors(tmp_path / "checkpoint.safetensors", {"a": torch.ones(2)}, {"recipe": json.dumps({})})
-    tensors, metadata = read_weights(tmp_path)
-    assert torch.equal(tensors["a"], torch.ones(2)) and metadata == {"recipe": "{}"}
+def test_a_run_folder_stands_for_its_best_weights_or_its_checkpoint(tmp_path):
+    for name, value in (("checkpoint", 1.0), ("best", 2.0)):
+        write_tensors(
+            tmp_path / f"{name}.safetensors", {"a": torch.full((2,), value)}, {"recipe": json.dumps({})}
+        )
+        tensors, metadata = read_weights(tmp_path)
+        assert torch.equal(tensors["a"], torch.full((2,), value)) and metadata == {"recipe": "{}"}
 
 
 def test_a_full_unet_of_paddles_is_not_taken_for_anything_else(tmp_path):
