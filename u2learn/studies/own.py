@@ -71,9 +71,7 @@ def for_images(recipe: Recipe, facts: Facts, folder: str | Path) -> Recipe:
         data_options={"digest": facts.digest, "classes": facts.class_names, "palette": facts.palette},
         folder=str(Path(folder).resolve()),
         levels=facts.levels,
-        channels=3
-        if facts.channels == 1
-        else facts.channels,  # grey: all three alike, as official weights need
+        channels=3 if facts.channels == 1 else facts.channels,  # grey: three alike, as others expect
         watched="validation",
         keep="best",
         evaluations=max(recipe.evaluations, min(10, recipe.iterations)),
