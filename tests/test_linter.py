@@ -345,7 +345,7 @@ def turned(how):
     [
         (classes_apart, "error", "more than two classes", "1 in 2 masks (eye0_mask.png), 2 in 2 masks"),
         (colours_apart, "error", "more than two classes", "several classes"),
-        (stored_in_two_ways, "warning", "more than two classes", "1 in 1 masks (eye0_mask.png), 255 in 3"),
+        (stored_in_two_ways, "note", "masks of 0 and 255", "3 of 4; read_mask makes them 0 and 1. Otherwise"),
         (unsure, "note", "255 unsure", "16.7% of the pixels"),
         (one_inverted, "warning", "inverted mask", "eye2_mask.png: "),
         (numbered, "error", "instance ids", "instance ids"),

@@ -242,11 +242,10 @@ def _of_two_classes(seen: list[Seen], where: str) -> Iterator[Finding]:
             value = each.stored[-1]
             bright = isinstance(value, int) and 256 - DARK <= value < 256
             objects.setdefault(255 if bright else value, []).append(each.mask)
-    if len(objects) > 1:
+    if len(objects) > 1 and set(objects) != {1, 255}:  # these are counted by the note below
         ways = listed(f"{value} in {len(masks)} masks ({masks[0]})" for value, masks in objects.items())
         text = f"the object is {ways}: several classes, or one that is stored in several ways"
-        level = "warning" if set(objects) == {1, 255} else "error"
-        yield Finding(level, "more than two classes", where, text)
+        yield Finding("error", "more than two classes", where, text)
     if white := sum(each.stored[-1] == 255 for each in seen if len(each.stored) <= 2):
         text = f"{white} of {len(seen)}; read_mask makes them 0 and 1. Otherwise 255 means 'ignore' here"
         yield Finding("note", "masks of 0 and 255", where, f"{text}, and elsewhere it makes losses negative")
