@@ -3,6 +3,8 @@
 import gzip
 import re
 import struct
+import sys
+import warnings
 import zlib
 
 import numpy as np
@@ -127,14 +129,16 @@ def test_what_has_more_than_8_bits_is_stretched_by_its_levels_or_by_percentiles(
     [
         ([0, 0, 0], [0, 0, 0]),
         ([7, 7, 7], [0, 0, 0]),
-        ([300, 300, 900], [0, 0, 255]),
+        ([300, 600, 900], [0, 128, 255]),
         ([1, np.nan, 3], [0, 0, 255]),
     ],
 )
 def test_images_without_a_range_are_black_and_single_dots_are_seen(tmp_path, pixels, expected):
     deep = np.full((100, 30), pixels[0], np.float32)
     deep[0, :3] = pixels
-    assert read_image(save(tmp_path / "a.tif", deep))[1, 0, :3].tolist() == expected
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(save(tmp_path / "a.tif", deep))[1, 0, :3].tolist() == expected
 
 
 def test_levels_must_rise_and_leave_images_of_8_bits_alone(tmp_path):
@@ -235,6 +239,12 @@ def test_a_tiff_of_many_bands_is_read_as_it_is(tmp_path, kind, first):
         read_image(tmp_path / "a.tif", channels=6)
 
 
+def test_without_tifffile_its_bands_are_asked_for_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(ImportError, match=r"a\.tif: the bands of a TIFF are read by tifffile; pip install"):
+        read_image(save(tmp_path / "a.tif", PHOTO), channels=4)
+
+
 def test_other_numbers_of_channels_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a\.png has 3 channels, and 4 are asked for"):
         read_image(save(tmp_path / "a.png", PHOTO), channels=4)
@@ -257,6 +267,14 @@ def test_gzip_is_unpacked_on_the_fly(tmp_path):
     save(tmp_path / "a.ppm", PHOTO)
     (tmp_path / "b.ppm.gz").write_bytes(gzip.compress((tmp_path / "a.ppm").read_bytes()))
     assert np.array_equal(read_image(tmp_path / "b.ppm.gz"), read_image(tmp_path / "a.ppm"))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_tiff_is_turned_once(tmp_path, deep):
+    pixels = RNG.integers(0, 256, (12, 9), np.uint8)
+    save(tmp_path / "a.tif", pixels.astype(np.uint16) if deep else pixels, tiffinfo={0x0112: 6})
+    image = read_image(tmp_path / "a.tif", levels=(0, 255), channels=1)
+    assert np.array_equal(image[0], np.rot90(pixels, -1))
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "tif", "ppm", "ppm.gz", "gif"])
@@ -517,6 +535,22 @@ def test_numbers_of_32_bits_may_be_a_mask_but_no_fractions(tmp_path):
         assert np.array_equal(read_mask(save(tmp_path / "m.tif", MASK.astype(kind))), MASK)
     with pytest.raises(ValueError, match=r"m\.tif holds 0\.0 to 0\.5; a mask holds whole numbers"):
         read_mask(save(tmp_path / "m.tif", MASK * np.float32(0.5)))
+
+
+def test_what_is_transparent_or_one_bit_does_not_change_class_ids(tmp_path):
+    Image.fromarray(MASK > 0).save(tmp_path / "bit.png")
+    assert np.array_equal(read_label(tmp_path / "bit.png", 3), MASK)
+    for colours in ([0, 0, 0, 0, 0, 0], [255, 255, 255, 255, 0, 0]):
+        picture = Image.fromarray(MASK).convert("P")
+        picture.putpalette(colours)
+        picture.save(tmp_path / "m.png", transparency=0)
+        assert np.array_equal(read_label(tmp_path / "m.png", 3), MASK)
+        assert np.array_equal(read_mask(tmp_path / "m.png"), MASK)
+    black_on_nothing().save(tmp_path / "alpha.png")
+    with pytest.raises(
+        ValueError, match="shows one object by its opacity, no classes: read it with read_mask"
+    ):
+        read_label(tmp_path / "alpha.png", 3)
 
 
 def test_class_ids_of_two_classes_keep_their_255(tmp_path):

@@ -410,6 +410,12 @@ def test_a_folder_is_judged_by_its_own_meaning(folders):
     assert report.balance == pytest.approx(total / total.sum())
 
 
+def test_a_folder_has_said_how_masks_lie_on_turned_images(folders):
+    turned(3)(*folders)
+    create(folders[0].parent, *folders, exif="stored")
+    assert kinds(lint_folder(folders[0].parent), "warning") == []
+
+
 def test_files_that_changed_vanished_or_came_later_are_found(made):
     save(made / "images" / "eye0.png", PHOTO)
     (made / "masks" / "eye4.png").unlink()

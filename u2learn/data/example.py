@@ -196,6 +196,8 @@ def read_label(path: str | Path, num_classes: int = 2) -> np.ndarray:
         raise ValueError(
             f"{path} is in colour; a label map holds class ids. `u2learn data new` says what colours mean."
         )
+    if stored.kind == "alpha":
+        raise ValueError(f"{path} shows one object by its opacity, no classes: read it with read_mask.")
     if values[-1] > 255:
         raise ValueError(f"{path} has values up to {values[-1]}; class ids go up to 254.")
     label = stored.codes.astype(np.uint8)

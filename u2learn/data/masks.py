@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
 
 from u2learn.data.pictures import deep_values, opaque, open_picture
 
@@ -73,25 +74,31 @@ def stored_mask(path: str | Path) -> StoredMask:
     deep = deep_values(picture, path)
     if deep is not None:
         return _of_numbers(deep, path)
+    if picture.mode == "P":
+        return _of_palette(picture)
+    if picture.mode == "1":
+        return StoredMask("values", np.asarray(picture, np.int64))
     if "A" in picture.getbands() or "transparency" in picture.info:
         rgba = np.asarray(picture.convert("RGBA"), np.int64)
-        alpha, seen = rgba[..., 3], rgba[rgba[..., 3] > 0]
-        if alpha.min() < alpha.max() and (seen[:, :3] == seen[0, :3]).all():
-            return StoredMask("alpha", alpha)
-        if alpha.min() < 255:
-            picture = opaque(picture)
-    if picture.mode == "P":
-        codes = np.asarray(picture, np.int64)
-        known = np.zeros(768, np.int64)
-        palette = picture.getpalette() or []
-        known[: len(palette)] = palette
-        used, _ = distinct(codes)
-        return StoredMask(
-            "indices",
-            codes,
-            dict(zip(used.tolist(), (known.reshape(-1, 3)[used] @ RGB).tolist(), strict=True)),
-        )
-    return _of_colours(np.asarray(picture.convert("RGB")), picture.info["lossy"])
+        if _tells(rgba.reshape(-1, 4)):
+            return StoredMask("alpha", rgba[..., 3])
+        picture = opaque(picture)
+    return _of_colours(np.asarray(picture.convert("RGB")), picture.info.get("lossy", False))
+
+
+def _tells(rgba: np.ndarray) -> bool:
+    """Whether opacity alone tells the object from the rest: what is seen has one colour. (N, 4)"""
+    seen = rgba[rgba[:, 3] > 0, :3]
+    return bool(rgba[:, 3].min() < rgba[:, 3].max() and (seen == seen[0]).all())
+
+
+def _of_palette(picture: Image.Image) -> StoredMask:
+    codes = np.asarray(picture)
+    used, first = np.unique(codes, return_index=True)
+    rgba = np.asarray(picture.convert("RGBA"), np.int64).reshape(-1, 4)[first]  # of each index that is used
+    colours = rgba[:, 3:] * (GREY,) if _tells(rgba) else rgba[:, :3] * rgba[:, 3:] // 255 @ RGB
+    palette = dict(zip(used.tolist(), colours.ravel().tolist(), strict=True))
+    return StoredMask("indices", codes.astype(np.int64), palette)
 
 
 def _of_numbers(deep: np.ndarray, path: str | Path) -> StoredMask:

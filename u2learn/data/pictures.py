@@ -68,7 +68,12 @@ def open_picture(path: str | Path) -> Image.Image:
     picture = _decoded(path)
     if picture.info["count"] > 1 and picture.format != "MPO":
         raise ValueError(f"{path} holds {picture.info['count']} images; split it into one file each.")
-    return ImageOps.exif_transpose(picture)
+    return _upright(picture)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turned as its EXIF says. Pillow turns a TIFF while it decodes it, and old versions leave the tag."""
+    return picture if picture.format == "TIFF" else ImageOps.exif_transpose(picture)
 
 
 def orientation(path: str | Path) -> int:
@@ -147,7 +152,7 @@ def deep_values(picture: Image.Image, path: str | Path) -> np.ndarray | None:
         return np.asarray(picture)[None]
     if not picture.info["deep"]:
         return None
-    low = ImageOps.exif_transpose(_decoded(path, low_bytes=True))
+    low = _upright(_decoded(path, low_bytes=True))
     return (256 * np.asarray(picture, np.int64) + np.asarray(low)).transpose(2, 0, 1)
 
 

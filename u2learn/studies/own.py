@@ -25,7 +25,7 @@ def study() -> Study:
         side=0,
         augmentation=Augmentation(flips="hvt", jitter=0.1),
         ema=0.98,
-        iterations=500,
+        iterations=400,
         flips="",
         window=(512, 512),
         stride=(384, 384),
