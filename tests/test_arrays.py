@@ -1,5 +1,7 @@
 """Arrays and pictures as users have them: flipped, read-only, turned, of other libraries and byte orders."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -165,9 +167,11 @@ def test_a_pil_image_is_turned_as_its_camera_says(net, tmp_path, orientation):
     assert torch.equal(got, segment(model, ImageOps.exif_transpose(Image.open(path)), recipe))  # not twice
 
 
-def test_a_pil_image_of_floats_is_refused(net):
-    with pytest.raises(ValueError, match="The picture has 32 bits a pixel"):
-        segment(net[0], Image.fromarray(MAP.astype(np.float32)), net[1])
+def test_a_pil_image_of_floats_is_read_in_the_recipe_s_range(net):
+    model, recipe = net
+    floats = Image.fromarray((PHOTO[0] / 10).astype(np.float32))
+    ranged = dataclasses.replace(recipe, levels=(0.0, 25.5))
+    torch.testing.assert_close(segment(model, floats, ranged), segment(model, PHOTO[:1], recipe))
 
 
 @pytest.mark.parametrize(
@@ -193,10 +197,23 @@ def test_what_is_no_photograph_is_refused_in_one_sentence(net, u2, image, hint):
         assert message.startswith(f"{name} takes a uint8 image (3, H, W)") and "\n" not in message
 
 
-def test_a_grey_photograph_has_one_channel_for_saliency_only(net, u2):
+def test_a_grey_photograph_has_one_channel_or_three_alike(net, u2):
+    model, recipe = net
     assert saliency(u2, PHOTO[:1, ::-1], side=32).shape == (20, 28)
-    with pytest.raises(ValueError, match=r"segment takes .* got torch\.uint8 \(1, 20, 28\)"):
-        segment(net[0], PHOTO[:1], net[1])
+    due = segment(model, np.repeat(PHOTO[:1], 3, axis=0), recipe)
+    assert torch.equal(segment(model, PHOTO[:1], recipe), due)
+    with pytest.raises(ValueError, match=r"segment takes .* got torch\.uint8 \(2, 20, 28\)"):
+        segment(model, PHOTO[:2], recipe)
+
+
+def test_a_pil_image_has_the_channels_of_the_recipe():
+    recipe = Recipe("tiny", "synthetic", "unet_small", channels=1, normalisation="image")
+    model = recipe.build_model().eval()
+    colours = Image.fromarray(PHOTO.transpose(1, 2, 0))
+    due = segment(model, np.asarray(colours.convert("L"))[None], recipe)
+    assert torch.equal(segment(model, colours, recipe), due)
+    with pytest.raises(ValueError, match=r"takes a uint8 image \(1, H, W\) or a PIL image, got"):
+        segment(model, PHOTO, recipe)
 
 
 @pytest.mark.parametrize("normalisation", ["imagenet", "half", "image", "maximum"])

@@ -1,6 +1,8 @@
 """`u2learn predict`: every good picture is done, every bad one is named, and nothing is lost."""
 
+import dataclasses
 import gzip
+import os
 import sys
 import unicodedata
 from pathlib import Path
@@ -188,7 +190,7 @@ def test_a_call_that_was_stopped_goes_on(tmp_path, weights, monkeypatch):
     assert names(tmp_path / "maps") == {f"{i}-{e}.png" for i in (0, 1) for e in ("mask", "probability")}
     (tmp_path / "maps" / "1-mask.png").unlink()  # as if it had been stopped between the two
     old = (tmp_path / "maps" / "0-mask.png").stat().st_mtime_ns
-    monkeypatch.setattr(predicting, "read_image", lambda path: read.append(path) or read_image(path))
+    monkeypatch.setattr(predicting, "read_image", lambda *how: read.append(how[0]) or read_image(*how))
     run(*arguments)
     assert [path.name for path in read] == ["0.png", "1.png", "1.png", "2.png", "3.png"]
     assert len(names(tmp_path / "maps")) == 8
@@ -262,10 +264,10 @@ def test_a_disk_that_is_full_leaves_no_half_a_file(tmp_path, net, monkeypatch):
 def test_whatever_happens_to_one_picture_the_others_are_predicted(tmp_path, net, monkeypatch, error, words):
     paths = [save(tmp_path / f"{i}.png") for i in range(3)]
 
-    def read(path):
+    def read(path, *rest):
         if path == paths[1]:
             raise error
-        return read_image(path)
+        return read_image(path, *rest)
 
     monkeypatch.setattr(predicting, "read_image", read)
     summary = predict_files(paths, tmp_path / "maps", *net)
@@ -345,6 +347,51 @@ def test_names_that_differ_in_case_alone_get_numbers(tmp_path):
     sources = [predicting.Source(tmp_path / name) for name in ("eye.png", "EYE.png", "Eye.PNG")]
     found = predicting._names(sources)
     assert len({str(name).casefold() for name in found}) == 3 and found[0] == Path("eye.png")
+
+
+def test_photographs_of_other_formats_fail_and_other_files_are_left_out(tmp_path, net):
+    save(tmp_path / "eye.png")
+    files = {
+        "phone.HEIC": b"\0\0\0\x18ftypheic",
+        "raw.cr2": b"raw",
+        "paper.pdf": b"%PDF",
+        "table.csv": b"1,2",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_bytes(text)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")  # whoever opens it would wait for ever
+        (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+        due_elsewhere = predict_files([tmp_path], tmp_path / "maps", *net)
+        assert "no such file" in due_elsewhere.failed[tmp_path / "gone.png"]
+        assert tmp_path / "pipe" in due_elsewhere.left_out
+        (tmp_path / "gone.png").unlink()
+        (tmp_path / "pipe").unlink()
+    summary = predict_files([tmp_path], tmp_path / "maps", *net)
+    assert {path.name: "HEIC" in text for path, text in summary.failed.items()} == {
+        "phone.HEIC": True,
+        "raw.cr2": False,
+    }
+    assert {path.name: "PDF" in text for path, text in summary.left_out.items()} == {
+        "paper.pdf": True,
+        "table.csv": False,
+    }
+    assert summary.done + summary.there == [tmp_path / "eye.png"]
+
+
+def test_pictures_are_read_as_those_of_the_training(tmp_path):
+    """In one range of stored values, and with its channels, as those of a microscope."""
+    recipe = dataclasses.replace(BINARY, levels=(100.0, 900.0), channels=1, normalisation="image")
+    model = recipe.build_model().eval()
+    torch.nn.init.normal_(model.head.weight, std=30)
+    deep = RNG.integers(0, 1000, (21, 33), np.uint16)
+    Image.fromarray(deep).save(path := tmp_path / "cells.tif")
+    predict_files([path], tmp_path / "maps", model, recipe, overlay=True)
+    eight = np.rint((deep.astype(float) - 100) * 255 / 800).clip(0, 255).astype(np.uint8)
+    due = (segment(model, eight[None], recipe)[1] > 0.5).numpy()
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "maps" / "cells-mask.png")) == 255, due)
+    assert torch.equal(segment(model, Image.open(path), recipe), segment(model, eight[None], recipe))
+    assert Image.open(tmp_path / "maps" / "cells-overlay.png").mode == "RGB"
 
 
 def test_an_empty_folder_is_named(tmp_path, net):

@@ -156,7 +156,7 @@ def segment(model: nn.Module, image: Photograph, recipe: Recipe) -> Tensor:
     Raises:
         ValueError: not a uint8 image of so many channels.
     """
-    image = _photograph(image, "segment", (recipe.channels, 1))
+    image = _photograph(image, "segment", (recipe.channels, 1), recipe.levels)
     size = image.shape[1], image.shape[2]
     image = image.to(next(model.parameters()).device).expand(recipe.channels, -1, -1) / 255
     image = resize(image, shrunk_size(size, recipe.side)) if recipe.side else image
@@ -267,15 +267,19 @@ def pretrained(name: str = "drive-small", progress: bool = True) -> tuple[nn.Mod
     return load_model(assets / f"{name}.safetensors")
 
 
-def _photograph(image: Photograph, taker: str, channels: Sequence[int]) -> Tensor:
+def _photograph(
+    image: Photograph, taker: str, channels: Sequence[int], levels: tuple[float, float] | None = None
+) -> Tensor:
     """A photograph as a tensor, uint8 (C, H, W); `taker` is who asks, `channels` how many there may be.
 
-    A PIL image becomes what `read_image` makes of its file, so that an EXIF rotation is carried out.
+    A PIL image becomes what `read_image` makes of its file, with so many `channels` as are named first.
     """
-    x = tensor_of(image_of(image) if isinstance(image, Image.Image) else image)
+    if isinstance(image, Image.Image):
+        image = image_of(image, levels, channels[0])
+    x = tensor_of(image)
     if x.dtype == torch.uint8 and x.ndim == 3 and len(x) in channels and x.numel():
         return x
-    due = " or ".join(f"({count}, H, W)" for count in channels)
+    due = " or ".join(f"({count}, H, W)" for count in dict.fromkeys(channels))
     if x.is_floating_point():
         hint = "; floats in [0, 1] become that by (255 * image).round().astype(np.uint8)"
     elif x.ndim == 3 and x.shape[2] in (1, 3, 4):

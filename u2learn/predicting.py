@@ -22,14 +22,16 @@ from tqdm.auto import tqdm
 from u2learn.data.cityscapes import PALETTE
 from u2learn.data.example import read_image
 from u2learn.data.pairing import ENDINGS
+from u2learn.data.pictures import FOREIGN, foreign
 from u2learn.recipe import Recipe
 from u2learn.tasks import TASKS
 
 Colour = tuple[int, int, int]
-# In a folder, files of these endings are pictures: those that are read, and those whose owner is to
-# hear that they are not.
-MORE = (".jfif", ".jpe", ".jp2", ".j2k", ".dib", ".pbm", ".pnm", ".tga", ".heic", ".heif", ".avif")
-PICTURES = (*ENDINGS, *MORE)
+# In a folder, files of these endings are pictures: those that are read, and photographs of other formats, as
+# their owner is to hear that they are not.
+MORE = (".jpe", ".j2k", ".dib", ".pbm", ".pnm", ".tga")
+OTHERS = ("HEIC", "AVIF", "JPEG XL", "a camera's raw format")
+PICTURES = (*ENDINGS, *MORE, *(ending for kind in OTHERS for ending in FOREIGN[kind][0]))
 MADE = "u2learn predict"  # stands in every file that is made here: it is no picture to be predicted
 TINT: Colour = (213, 94, 0)  # vermilion of Okabe and Ito (2008)
 EDGE = 0.5  # how far the probability rises over the edge of a cut-out, from clear to opaque
@@ -230,10 +232,18 @@ def _in_folder(folder: Path, recursive: bool, output: Path, summary: Summary) ->
             if path.name.lower().removesuffix(".gz").endswith(PICTURES):
                 found.append(Source(path, path.parent.relative_to(folder)))
             else:
-                summary.left_out[path] = f"{path} (not the ending of a picture)"
+                summary.left_out[path] = f"{path} ({_kind(path) or 'not the ending of a picture'})"
     if not found:
         summary.failed.setdefault(folder, f"{folder}: there is no picture in this folder.")
     return _pictures(found, summary)
+
+
+def _kind(path: Path) -> str:
+    """The format of a file that is no picture, where that is known."""
+    try:
+        return foreign(path) if path.is_file() else ""
+    except OSError:  # one that must not be read
+        return ""
 
 
 def _pictures(found: list[Source], summary: Summary) -> list[Source]:
