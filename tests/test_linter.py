@@ -311,6 +311,11 @@ def unsure(images, masks):
     each_mask(masks, lambda k, mask: np.where(np.arange(12) < 2, 255, mask).astype(np.uint8))
 
 
+def unsure_here_object_there(images, masks):
+    unsure(images, masks)
+    each_mask(masks, lambda k, mask: (mask == 1).astype(np.uint8) * 255 if k == 3 else mask)
+
+
 def one_inverted(images, masks):
     each_mask(masks, lambda k, mask: 1 - mask if k == 2 else mask)
 
@@ -347,6 +352,12 @@ def turned(how):
         (colours_apart, "error", "more than two classes", "several classes"),
         (stored_in_two_ways, "note", "masks of 0 and 255", "3 of 4; read_mask makes them 0 and 1. Otherwise"),
         (unsure, "note", "255 unsure", "16.7% of the pixels"),
+        (
+            unsure_here_object_there,
+            "error",
+            "more than two classes",
+            "1 beside 255 in 3 masks (eye0_mask.png), 255 in 1",
+        ),
         (one_inverted, "warning", "inverted mask", "eye2_mask.png: "),
         (numbered, "error", "instance ids", "instance ids"),
         (twelve_bits, "note", "more than 8 bits", "4 of 4; at least 1"),

@@ -234,15 +234,15 @@ def _of_two_classes(seen: list[Seen], where: str) -> Iterator[Finding]:
     objects: dict[int | str, list[str]] = {}
     for each in seen:
         if each.counts[IGNORE]:
-            continue
-        if len(each.stored) > 2:
+            objects.setdefault("1 beside 255", []).append(each.mask)
+        elif len(each.stored) > 2:
             text = f"{listed(each.stored)}: soft edges or JPEG; read_mask cuts at 128, store masks as PNG"
             yield Finding("warning", "more than two values", each.mask, text)
         elif each.counts[1]:
             value = each.stored[-1]
             bright = isinstance(value, int) and 256 - DARK <= value < 256
             objects.setdefault(255 if bright else value, []).append(each.mask)
-    if len(objects) > 1 and set(objects) != {1, 255}:  # these are counted by the note below
+    if len(objects) > 1 and set(objects) not in ({1, 255}, {1, "1 beside 255"}):  # {1, 255}: see below
         ways = listed(f"{value} in {len(masks)} masks ({masks[0]})" for value, masks in objects.items())
         text = f"the object is {ways}: several classes, or one that is stored in several ways"
         yield Finding("error", "more than two classes", where, text)
