@@ -56,6 +56,7 @@ def failure(*arguments: object) -> str:
     return message
 
 
+ROWS = {name: studies.get(name).row for name in ("drive-paddle", "ecssd-u2net-small")}
 TINY = Recipe(
     "tiny-small",
     "synthetic",
@@ -302,7 +303,7 @@ def test_evaluate_official_weights_beside_what_was_reported(tiny, monkeypatch, c
         model="unet_paddle",
         model_options={},
         loss="paddle-dice",
-        row=studies.get("drive-paddle").row,
+        row=ROWS["drive-paddle"],
     )
     monkeypatch.setattr(studies, "all_recipes", lambda: {recipe.name: recipe})
     state = u2learn.to_official(u2learn.unet_paddle())
@@ -338,6 +339,7 @@ SALIENT = [
         optimiser="adam",
         iterations=2,
         evaluations=1,
+        trained_by="duts-tiny" if dataset == "sod" else "",
     )
     for dataset, split in (("duts", "duts"), ("sod", "duts"), ("ecssd", "study"))
 ]
@@ -387,7 +389,7 @@ def test_official_saliency_weights_beside_what_was_reported(salient, monkeypatch
         num_classes=1,
         square=320,
         crop=(288, 288),
-        row=studies.get("ecssd-u2net-small").row,
+        row=ROWS["ecssd-u2net-small"],
     )
     monkeypatch.setattr(studies, "all_recipes", lambda: {recipe.name: recipe})
     torch.save(u2learn.to_official(u2learn.u2net_small()), salient / "net.pth")
@@ -423,7 +425,7 @@ def test_an_unknown_suite_is_a_sentence_with_suites_and_recipes(tiny):
 def test_a_run_that_was_stopped_says_so_with_its_scores(tiny, weights, capsys):
     (tiny / "run").mkdir()
     tensors, metadata = read_tensors(weights / "checkpoint.safetensors")
-    position = json.loads(metadata["position"]) | {"iteration": 3}
+    position = json.loads(metadata["position"]) | {"iteration": 3, "finished": False, "given": None}
     write_tensors(
         tiny / "run" / "checkpoint.safetensors", tensors, metadata | {"position": json.dumps(position)}
     )
@@ -627,7 +629,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_cli
-from u2learn import cli, recipes, records, tasks
+from u2learn import cli, records, studies
 from u2learn.recipe import Recipe
 studies.all_recipes = lambda: {{test_cli.TINY.name: test_cli.TINY}}
 parts = {{"train": [test_cli.cross(s) for s in range(3)], "test": [test_cli.cross(50)]}}

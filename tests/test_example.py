@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from u2learn.data.example import Example, ExampleSet, read_image, read_label, read_mask
+from u2learn.data.base import ExampleSet
+from u2learn.data.example import Example, read_image, read_label, read_mask
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (12, 9, 3), np.uint8)  # (H, W, 3)

@@ -205,7 +205,7 @@ def environment(*places: Path) -> dict[str, str]:
 def test_a_name_is_not_taken_twice():
     with pytest.raises(ValueError, match=r"There is a model 'unet_small' already"):
         registry.MODELS.add("unet_small")(lambda: None)
-    with pytest.raises(KeyError, match=r"There is no model 'v_net'; there are 'u2net', 'u2net_small'"):
+    with pytest.raises(KeyError, match=r"There is no model 'v_net'; there are 'unet_s5_d16', 'unet_paddle'"):
         registry.MODELS["v_net"]
 
 

@@ -42,7 +42,7 @@ def test_names():
         "thin-small-96",
         "thin-small-48",
     }
-    due |= {"cityscapes-fcn-ce", "cityscapes-paddle"}
+    due |= {"cityscapes-fcn-ce", "cityscapes-paddle", "small", "small-u2net"}
     for dataset in ("drive", "objects"):
         due |= {f"{dataset}-{block}-{by}" for block in RIVALS for by in ("parameters", "flops")}
         due |= {f"{dataset}-rsu", f"{dataset}-naive"}  # these cost the same by either measure

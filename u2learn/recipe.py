@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from u2learn import losses, optimisers  # noqa: F401  (they register what a recipe may name)
+from u2learn import losses, models, optimisers  # noqa: F401  (they register what a recipe may name)
 from u2learn.data.augment import NORMALISATIONS, Augmentation
 from u2learn.first_edition import completed
-from u2learn.models import blocks, u2net, unet  # noqa: F401
 from u2learn.registry import LOSSES, METRICS, MODELS, OPTIMISERS, SCHEDULES
 
 if TYPE_CHECKING:

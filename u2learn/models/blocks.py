@@ -15,7 +15,6 @@ from u2learn.models.conv import ConvBlock, parameters
 from u2learn.models.heads import PyramidPooling
 from u2learn.models.rsu import RSU
 from u2learn.models.u2net import U2Net, u2net_small
-from u2learn.registry import MODELS
 
 WIDEST = 4096  # channels
 
@@ -139,7 +138,6 @@ def match(
     return costs.index(nearest) + 1, nearest / due
 
 
-@MODELS.add("u2net_blocks")
 def u2net_blocks(
     num_classes: int = 1,
     block: str = "rsu",

@@ -12,8 +12,7 @@ class RSU(nn.Module):
     """RSU-L: a block, then a U of L = `height` levels and `mid` channels; the sum of the two comes out.
 
     (B, inputs, H, W) -> (B, out, H, W), any H and W from 1 up. The lowest level is dilated, not pooled; in
-    RSU-4F (`dilated`) all are, at rates 1, 2, 4, 8. `conv(a, b, dilation=d)` makes each convolution. In the
-    paper `inputs`, `mid` and `out` are C_in, M and C_out.
+    RSU-4F (`dilated`) all are, at rates 1, 2, 4, 8. `conv(a, b, dilation=d)` makes each convolution.
 
     Raises:
         ValueError: a height below 2, which is no U.

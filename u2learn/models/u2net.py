@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from u2learn.models.conv import resize_like
 from u2learn.models.rsu import RSU
 from u2learn.models.ulevel import ULevel
-from u2learn.registry import MODELS
 
 # The stages on the way down, and those on the way up: (height, channels in, inside and out, dilated).
 DOWN = [(7, 3, 32, 64, False), (6, 64, 32, 128, False), (5, 128, 64, 256, False)]
@@ -40,13 +39,11 @@ class U2Net(nn.Module):
         return [self.fuse(torch.cat(sides, dim=1)), *sides]  # (B, K, H, W) each
 
 
-@MODELS.add("u2net")
 def u2net(num_classes: int = 1, in_channels: int = 3) -> U2Net:
     """The full U²-Net: 44,009,869 parameters for one class."""
     return U2Net([(7, in_channels, 32, 64, False), *DOWN[1:]], UP, num_classes)
 
 
-@MODELS.add("u2net_small")
 def u2net_small(
     num_classes: int = 1, mid: int = 16, out: int = 64, block: Callable = RSU, in_channels: int = 3
 ) -> U2Net:

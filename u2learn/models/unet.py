@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from u2learn.models.conv import FloorPool, double_conv, downsample, resize_like
 from u2learn.models.heads import aspp_head, fcn_head, psp_head
 from u2learn.models.ulevel import ResizeConvJoin, ULevel, UpConvCropJoin
-from u2learn.registry import MODELS
 
 
 def nest(
@@ -59,7 +58,6 @@ class UNet(nn.Module):
         return [resize_like(x, image) for x in logits]
 
 
-@MODELS.add("unet_s5_d16")
 def unet_s5_d16(
     num_classes: int = 2, head: str = "fcn", auxiliary: bool = True, in_channels: int = 3
 ) -> UNet:
@@ -85,7 +83,6 @@ def unet_s5_d16(
     return net.apply(_kaiming_fan_out)
 
 
-@MODELS.add("unet_paddle")
 def unet_paddle(num_classes: int = 2, in_channels: int = 3) -> UNet:
     """PaddleSeg's UNet: 512 channels at the bottom instead of 1024, no convolution before the join.
 
@@ -100,7 +97,6 @@ def unet_paddle(num_classes: int = 2, in_channels: int = 3) -> UNet:
     return net.apply(_kaiming_fan_in)
 
 
-@MODELS.add("unet_small")
 def unet_small(num_classes: int = 2, width: int = 8, depth: int = 4, in_channels: int = 3) -> UNet:
     """A U-Net for a laptop: `depth` scales of width, 2 width, 3 width, ... channels.
 
@@ -131,7 +127,6 @@ class WNet(nn.Module):
         return [final, draft] if self.training else [final]
 
 
-@MODELS.add("wnet_small")
 def wnet_small(num_classes: int = 2, width: int = 8, depth: int = 3, in_channels: int = 3) -> WNet:
     """Two `unet_small` in a row, the second with C + K input channels (Galdran et al., 2022)."""
     first = unet_small(num_classes, width, depth, in_channels)
