@@ -33,6 +33,7 @@ COMMANDS = [
     ["data", "verify"],
     ["data", "new"],
     ["data", "lint"],
+    ["data", "example"],
     ["train"],
     ["evaluate"],
     ["predict"],

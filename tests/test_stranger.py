@@ -8,11 +8,11 @@ import re
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 
 import u2learn
 from u2learn import cli
-from u2learn.data.drawn.cells import write_slides
 from u2learn.data.drawn.objects import salient
 from u2learn.data.local import data_root
 
@@ -30,7 +30,8 @@ def said(*arguments: object) -> str:
 def session(tmp_path_factory):
     """Forty microscope pictures of 12 bits and the same of 8 bits, trained and scored: printed, by name."""
     root = tmp_path_factory.mktemp("stranger")
-    images, _ = write_slides(root)
+    assert "40 microscope pictures" in said("data", "example", root)
+    images = root / "images"
     (root / "images8").mkdir()
     for path in images.iterdir():
         stored = np.asarray(Image.open(path))
@@ -149,3 +150,26 @@ def test_fine_tuning_the_authors_own_weights_whose_norms_are_folded(tmp_path):
     )
     fine, scratch = tuned(tmp_path, FOLDED, *short, "learning_rate=0.0005")
     assert fine > scratch + 0.1
+
+
+def test_the_readme_shows_what_the_commands_print(session):
+    """The lines of `data new` and of `train`, to the letter; scores may differ in their last digits."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = [line for line in session[1]["cells", "new"].splitlines() if line]
+    assert len(shown) == 8 and all(line in text for line in shown)
+    assert session[1]["cells", "train"].splitlines()[-1] in text
+    assert abs(dice(text) - dice(session[1]["cells", "evaluate"])) < 1
+
+
+def test_in_python_it_is_the_same_in_eight_lines(session, monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"In Python:\n\n```python\n(.*?)```", text, re.DOTALL)[1]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 8
+    monkeypatch.chdir(session[0])
+    code = code.replace("slides/images", "images")
+    short = code.replace("train(recipe,", "train(short,").replace(
+        "model =", "short = with_settings(recipe, ['iterations=2', 'evaluations=1'])\nmodel ="
+    )
+    names: dict = {}
+    exec("from u2learn.recipe import with_settings\n" + short, names)
+    assert names["probabilities"].shape[0] == 3

@@ -18,6 +18,7 @@ from u2learn import benchmark as benchmarks
 from u2learn import devices, inference, measure, records, studies, tables, training
 from u2learn.console import print_anywhere
 from u2learn.data import catalogue, download, local
+from u2learn.data.drawn.cells import write_slides
 from u2learn.data.example import listed
 from u2learn.data.folder import FILE, facts, summary
 from u2learn.data.linter import lint, lint_folder
@@ -77,6 +78,11 @@ def fetch_data(options: argparse.Namespace) -> None:
 
 def verify_data(options: argparse.Namespace) -> None:
     print(local.verify(options.set))
+
+
+def example_data(options: argparse.Namespace) -> None:
+    images, masks = write_slides(options.folder)
+    print(f"Written: 40 microscope pictures of 20 slides, drawn by a program, in {images} and {masks}.")
 
 
 def new_data(options: argparse.Namespace) -> None:
@@ -385,6 +391,14 @@ def _parser() -> argparse.ArgumentParser:
             "u2learn data new cells --images cells/images --masks cells/masks",
         )
     )
+    example = command(
+        data_commands,
+        "example",
+        example_data,
+        "write forty drawn microscope pictures with masks, to try `data new` and `train --data` with",
+        "u2learn data example slides",
+    )
+    example.add_argument("folder", type=Path, help="where the folders images and masks are made")
     lint = command(
         data_commands,
         "lint",
