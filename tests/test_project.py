@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ORDER, ROOT
 from hatchling.builders.wheel import WheelBuilder
 from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
@@ -22,7 +22,7 @@ from packaging.specifiers import SpecifierSet
 from PIL import Image
 
 import u2learn
-from tools import picture
+from tools import notebooks, picture
 
 PROJECT = ProjectMetadata(str(ROOT), PluginManager()).core
 PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
@@ -116,16 +116,62 @@ def test_conda_environment_agrees_with_the_project():
     assert f"-e '.[{','.join(extras)}]'" in (ROOT / "Makefile").read_text(), "make installs something else"
 
 
+def workflow(name: str) -> dict:
+    text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+def commands(job: dict) -> list[str]:
+    return [step["run"] for step in job["steps"] if "run" in step]
+
+
 def test_workflows_run_what_a_person_runs():
-    test = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    test = workflow("test")
     matrix = test["jobs"]["test"]["strategy"]["matrix"]
     assert matrix["python"] == PYTHONS
     files = [*matrix["constraints"], *(row["constraints"] for row in matrix["include"])]
     assert files and all((ROOT / name).exists() for name in files)
-    book = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())
-    for workflow, target in ((test, "test"), (book, "book")):
-        steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    for content, target in ((test, "test"), (workflow("book"), "book")):
+        steps = [run for job in content["jobs"].values() for run in commands(job)]
         assert any(step.startswith(f"make {target} ") for step in steps)
+
+
+def test_the_quick_tests_are_those_without_a_mark():
+    """The same wherever they are asked for, and no mark is forgotten."""
+    marks = re.findall(r'^    "(\w+): ', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    unmarked = f'-m "not ({" or ".join(marks)})"'
+    assert set(marks) == set(ORDER)
+    assert unmarked in (ROOT / "Makefile").read_text(encoding="utf-8")
+    quick = workflow("test")["jobs"]["quick"]
+    assert commands(quick)[-1].endswith(unmarked)
+    systems = {name.partition("-")[0] for name in quick["strategy"]["matrix"]["system"]}
+    assert systems == {"ubuntu", "macos", "windows"}
+
+
+@pytest.mark.parametrize("name", ["test", "book"])
+def test_workflows_may_read_alone_and_run_no_action_that_can_change(name):
+    """Lint comes first, the whole last; an action is named by its commit, with its version behind it."""
+    text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
+    uses = re.findall(r"uses: (.+)", text)
+    assert len(uses) >= 2
+    assert [line for line in uses if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)] == []
+    content = workflow(name)
+    assert content["permissions"] == {"contents": "read"}
+    assert content["concurrency"]["group"]
+    if name == "test":
+        jobs = content["jobs"]
+        assert (jobs["quick"]["needs"], jobs["test"]["needs"]) == ("lint", "quick")
+        assert content[True]["schedule"], "`on` is a truth value in YAML"
+        assert commands(jobs["newest"])[-1].endswith("CONSTRAINTS=")
+
+
+def test_the_checks_before_a_commit_see_every_stored_notebook():
+    settings = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hooks = settings["repos"][0]["hooks"]
+    (pattern,) = [re.compile(hook["files"]) for hook in hooks if hook["id"] == "notebooks"]
+    stored = {path.relative_to(ROOT).as_posix() for glob in notebooks.STORED for path in ROOT.glob(glob)}
+    every = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("[be]*/**/*.ipynb")}
+    assert len(stored) > 20 and {name for name in every if pattern.search(name)} == stored
 
 
 def test_the_wheel_has_code_assets_and_records(tmp_path):
