@@ -89,12 +89,12 @@ def test_what_nbval_got_is_kept_and_not_executed_again(site):
     assert texts(site, good) == ["[] 1 smoke\n", "2\n"], "in an empty folder, as published"
     assert [path for path in outputs.pages().values() if not site.has(path)] == [differs, raises]
 
-    ran = sorted(log.read_text().split())
+    ran = sorted(log.read_text(encoding="utf-8").split())
     assert ran == ["differs", "good", "no-page", "raises"]
     (complaint,) = site.execute_missing()
     assert complaint.startswith("book/labs/raises.ipynb stops with an error:")
     assert "ZeroDivisionError" in complaint
-    assert sorted(log.read_text().split()) == sorted([*ran, "differs", "raises"])
+    assert sorted(log.read_text(encoding="utf-8").split()) == sorted([*ran, "differs", "raises"])
     assert texts(site, differs) == ["[] 1 smoke\n", "2\n"]
 
 

@@ -25,7 +25,11 @@ import u2learn
 from tools import notebooks, picture
 
 PROJECT = ProjectMetadata(str(ROOT), PluginManager()).core
-PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
+PINS = [
+    Requirement(line)
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if line[0] != "#"
+]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
 
@@ -92,7 +96,7 @@ def test_the_package_requires_what_it_imports_and_nothing_else():
 
 
 def test_the_oldest_versions_are_those_of_the_bounds():
-    lines = (ROOT / ".github" / "oldest.txt").read_text().splitlines()
+    lines = (ROOT / ".github" / "oldest.txt").read_text(encoding="utf-8").splitlines()
     oldest = {r.name: r.specifier for r in (Requirement(line) for line in lines if line[0] != "#")}
     for requirement in map(Requirement, PROJECT.dependencies):
         (bound,), (pin,) = requirement.specifier, oldest.pop(requirement.name)
@@ -101,7 +105,7 @@ def test_the_oldest_versions_are_those_of_the_bounds():
 
 
 def test_conda_environment_agrees_with_the_project():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     (python,) = [d for d in environment["dependencies"] if isinstance(d, str) and d.startswith("python")]
     allowed = SpecifierSet(python.removeprefix("python"))
     assert [v for v in PYTHONS if f"{v}.0" in allowed] == PYTHONS
@@ -113,7 +117,9 @@ def test_conda_environment_agrees_with_the_project():
     assert (ROOT / pins.removeprefix("-c ")).exists()
     extras = re.fullmatch(r"-e \.\[([\w,]+)\]", editable)[1].split(",")
     assert set(extras) <= set(PROJECT.optional_dependencies)
-    assert f"-e '.[{','.join(extras)}]'" in (ROOT / "Makefile").read_text(), "make installs something else"
+    assert f"-e '.[{','.join(extras)}]'" in (ROOT / "Makefile").read_text(encoding="utf-8"), (
+        "make installs something else"
+    )
 
 
 def workflow(name: str) -> dict:
@@ -213,7 +219,7 @@ def test_importing_the_package_loads_nothing_of_jupyter():
 
 def test_links_of_the_readme_inside_the_project():
     for name in ("README.md", "CONTRIBUTING.md"):
-        targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / name).read_text())
+        targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8"))
         assert [t for t in targets if not (ROOT / t).exists()] == [], name
 
 
@@ -230,7 +236,11 @@ needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not in
 
 @needs_make
 def test_make_alone_lists_every_target():
-    targets = set(re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split())
+    targets = set(
+        re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[
+            1
+        ].split()
+    )
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert set(re.findall(r"^  make (\w+)", listed, re.MULTILINE)) == targets
 
@@ -243,7 +253,7 @@ def test_an_old_python_is_refused_in_one_sentence(tmp_path):
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
     old = folder / "old python"
-    old.write_text("#!/bin/sh\nexit 1\n")
+    old.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     old.chmod(0o755)
     result = subprocess.run(["make", "book", f"PYTHON={old}"], cwd=folder, capture_output=True, text=True)
     assert result.returncode != 0
