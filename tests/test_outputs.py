@@ -72,12 +72,12 @@ def test_what_nbval_got_is_kept_and_not_executed_again(site):
     write(site, "differs", witness("differs"), "print(1 + 1)", folder="_build/solved", checked="3\n")
     raises = write(site, "raises", witness("raises"), "1 / 0", "print('on')", folder="book/labs")
     write(site, "no-page", witness("no-page"), folder="exercises")
-    (site.output / "elsewhere.py").write_text(ELSEWHERE.format(root=str(site)), encoding="utf-8")
+    (site.output / "elsewhere.py").write_text(ELSEWHERE.format(root=str(site.output)), encoding="utf-8")
     (site.output / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
 
     options = ["-p", "elsewhere", "-p", "tools.validation", "-n", "2", "--dist", "loadfile"]
     options += ["--nbval-lax", "--nbval-current-env", "_build/solved", "book/labs", "exercises"]
-    found = os.pathsep.join([str(site), str(ROOT)])
+    found = os.pathsep.join([str(site.output), str(ROOT)])
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *options],
         cwd=site.output,
