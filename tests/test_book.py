@@ -6,10 +6,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
 
+import pytest
 from conftest import ROOT
 
 import u2learn
 from tools.browser import pages
+
+pytestmark = pytest.mark.site
 
 
 def test_builds_without_a_warning(built):

@@ -24,6 +24,8 @@ from tools.grading.sandbox import Died, Sandbox, sealed
 from tools.grading.submissions import find_submissions, safe, student_name
 from u2learn.checks import core
 
+pytestmark = pytest.mark.course
+
 NAME = "01-convolution"
 SOURCE = Assignment.read(NAME)
 PARTS = [t.part for t in SOURCE.tests if t.kind == "check"]

@@ -17,10 +17,14 @@ from conftest import ROOT
 from tools.assignments import RELEASE, Assignment, text
 from tools.browser import browser, chromium
 
-pytestmark = pytest.mark.skipif(
-    not chromium() and not os.environ.get("CI"),
-    reason="no Chromium on the search path, nor in the variable CHROMIUM",
-)
+pytestmark = [
+    pytest.mark.course,
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not chromium() and not os.environ.get("CI"),
+        reason="no Chromium on the search path, nor in the variable CHROMIUM",
+    ),
+]
 NAME = "01-convolution"
 
 
