@@ -1,6 +1,6 @@
 # U2Learn. `make` alone lists what there is. Everything is installed into .venv and built into _build, nothing elsewhere.
 .DEFAULT_GOAL := help
-.PHONY: help book test lab links format shots picture release grade table pins clean
+.PHONY: help book test quick lab links format shots picture release grade table pins clean
 
 PYTHON ?=
 CONSTRAINTS ?= constraints.txt
@@ -9,6 +9,7 @@ SUBMISSIONS ?=
 ASSIGNMENT ?=
 
 PY := .venv/bin/python
+PYTEST = U2LEARN_BUDGET=smoke $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Many small processes with one thread each: on few cores torch's own threads are several times slower.
 export OMP_NUM_THREADS := 1
@@ -27,10 +28,14 @@ book: .venv/.ready ## execute the chapters and build the site, warnings are erro
 	@$(PY) -m tools.book
 
 test: .venv/.ready ## run everything that proves the project (lint, tests, chapters, site, browser)
-	@echo "Running the tests, the chapters and the site; this takes some minutes."
+	@echo "Running the chapters, then the tests and the site; this takes some minutes."
 	@$(PY) -m tools.solutions
-	@U2LEARN_BUDGET=smoke $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder \
-		--nbval-lax --nbval-current-env tests _build/solved book/labs exercises --ignore=exercises/release
+	@$(PYTEST) -p tools.validation --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
+		_build/solved book/labs exercises --ignore=exercises/release; chapters=$$?; \
+	$(PYTEST) tests; tests=$$?; exit $$((chapters + tests > 0))
+
+quick: .venv/.ready ## run what takes little time, before every commit (lint, tests without chapters and browser)
+	@$(PYTEST) -m "not (site or browser or course or slow)" tests
 
 lab: .venv/.ready ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab book/chapters

@@ -1,6 +1,5 @@
 """What all tests share: the built site, and who runs what when the tests run in parallel."""
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -8,18 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from u2learn import records
 from u2learn.data.example import Example
 
 ROOT = Path(__file__).resolve().parents[1]
+# The site first, as others wait for it, then what takes long; small files last, so that the workers end
+# together.
+ORDER = ("site", "slow", "course", "browser")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """The site first, as it takes longest, and what looks at it last, so that no worker waits for it."""
-    order = {"test_book.py": 0, "test_browser.py": 2}
-    items.sort(key=lambda item: order.get(item.path.name, 1))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: [not item.get_closest_marker(name) for name in ORDER])
 
 
 @pytest.fixture(scope="session")
@@ -27,31 +28,30 @@ def built(tmp_path_factory) -> subprocess.CompletedProcess:
     """The result of building all pages anew, warnings as errors; once, however many workers ask for it."""
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     note = tmp_path_factory.getbasetemp().parent / f"site-{run}.txt"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("U2LEARN_BUDGET", None)
-    command = [sys.executable, "-m", "tools.book", "--all"]
-    with open(note.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    command = [sys.executable, "-m", "tools.book", "--all", "--tested"]
+    with FileLock(note.with_suffix(".lock")):
         if not note.exists():
             result = subprocess.run(
                 command,
                 cwd=ROOT,
-                env=environment,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                text=True,
+                encoding="utf-8",
             )
-            note.write_text(f"{result.returncode}\n{result.stdout}")
-    code, _, output = note.read_text().partition("\n")
+            note.write_text(f"{result.returncode}\n{result.stdout}", encoding="utf-8")
+    code, _, output = note.read_text(encoding="utf-8").partition("\n")
     return subprocess.CompletedProcess(command, int(code), output)
 
 
 @pytest.fixture(scope="session")
 def site(built) -> Path:
     """The folder with the pages."""
+    from tools.outputs import TESTED
+
     if built.returncode:
         pytest.skip("the book was not built: see tests/test_book.py")
-    return ROOT / "_build" / "html"
+    return TESTED.folder / "html"
 
 
 @pytest.fixture

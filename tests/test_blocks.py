@@ -143,6 +143,7 @@ def test_blocks_match_an_rsu_within_four_percent_and_no_width_is_nearer(name, by
             assert (mid, share) == (16, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(BLOCKS.keys() - {"naive", "rsu"}))
 @pytest.mark.parametrize("by", ["parameters", "flops"])
 def test_whole_nets_match_within_two_percent(name, by):

@@ -6,10 +6,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
 
+import pytest
 from conftest import ROOT
 
 import u2learn
 from tools.browser import pages
+
+pytestmark = pytest.mark.site
 
 
 def test_builds_without_a_warning(built):
@@ -18,14 +21,14 @@ def test_builds_without_a_warning(built):
 
 
 def test_every_page_of_the_contents_is_there(site):
-    names = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text())
+    names = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8"))
     assert len(names) > 5
     assert [name for name in names if not (site / f"{name}.html").exists()] == []
 
 
 def test_every_chapter_shows_a_picture_and_no_traceback(site):
     for path in chapter_pages(site):
-        html = path.read_text()
+        html = path.read_text(encoding="utf-8")
         assert "cell_output" in html, f"{path.name} was not executed"
         assert re.search(r'<(img|svg)[^>]*(src="[^"]*(_images|data:)|viewBox|viewbox)', html), (
             f"{path.name} has no picture"
@@ -47,7 +50,7 @@ def test_tables_that_a_cell_prints_are_tables(site):
     """A Markdown table that was not understood shows its rule of dashes and bars."""
     tables = 0
     for path in chapter_pages(site):
-        html = path.read_text()
+        html = path.read_text(encoding="utf-8")
         tables += html.count("<table")
         prose = re.sub(r"<pre.*?</pre>|<[^>]+>", "", html, flags=re.DOTALL)
         assert not re.search(r"\|\s*:?[—–-]+:?\s*\|", prose), path.name
@@ -56,12 +59,12 @@ def test_tables_that_a_cell_prints_are_tables(site):
 
 def test_the_install_cell_is_hidden(site):
     for path in chapter_pages(site):
-        assert "u2learn: install" not in re.sub(r"<[^>]+>", "", path.read_text()), path.name
+        assert "u2learn: install" not in re.sub(r"<[^>]+>", "", path.read_text(encoding="utf-8")), path.name
 
 
 def test_pages_tell_nothing_of_this_machine(site):
     for name in pages(site):
-        html = (site / name).read_text()
+        html = (site / name).read_text(encoding="utf-8")
         assert str(ROOT) not in html and str(Path.home()) + "/" not in html, name
 
 
@@ -82,9 +85,13 @@ def test_links_inside_the_site_are_alive(site):
 
 
 def test_the_reference_has_every_module_and_every_public_name(site):
-    names = set(re.findall(r'id="u2learn\.[\w.]*?(\w+)"', (site / "book/back/api.html").read_text()))
+    names = set(
+        re.findall(r'id="u2learn\.[\w.]*?(\w+)"', (site / "book/back/api.html").read_text(encoding="utf-8"))
+    )
     assert set(u2learn.__all__) <= names
-    listed = re.findall(r"^```\{api\} (\S+)", (ROOT / "book/back/api.md").read_text(), re.MULTILINE)
+    listed = re.findall(
+        r"^```\{api\} (\S+)", (ROOT / "book/back/api.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     listed.append("u2learn.cli")  # the command line explains itself
     package = Path(u2learn.__file__).parent
     for path in package.rglob("[!_]*.py"):
@@ -112,7 +119,7 @@ class Links(HTMLParser):
     def of(cls, path: Path) -> "Links":
         links = cls()
         if path.exists():
-            links.feed(path.read_text())
+            links.feed(path.read_text(encoding="utf-8"))
         return links
 
     def handle_starttag(self, tag, attributes):

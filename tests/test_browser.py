@@ -6,10 +6,13 @@ import pytest
 
 from tools.browser import DESKTOP, PHONE, browser, chromium, pages, serve, watch
 
-pytestmark = pytest.mark.skipif(
-    not chromium() and not os.environ.get("CI"),
-    reason="no Chromium on the search path, nor in the variable CHROMIUM",
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not chromium() and not os.environ.get("CI"),
+        reason="no Chromium on the search path, nor in the variable CHROMIUM",
+    ),
+]
 
 # What a page looks like, asked in the page itself.
 LOOK = """() => {

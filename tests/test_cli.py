@@ -25,6 +25,8 @@ from u2learn.models.weights import read_tensors, write_tensors
 from u2learn.recipe import Recipe
 from u2learn.training import train
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = [
     [],
     ["data"],

@@ -347,6 +347,7 @@ def test_a_real_eye_that_fills_little_of_a_noisy_frame(dataset):
         assert (found & true).sum() / (found | true).sum() > 0.95
 
 
+@pytest.mark.slow
 def test_computed_fields_agree_with_masks_that_others_made():
     def overlaps(dataset, path_of):
         folder = real(dataset)

@@ -11,6 +11,8 @@ from tools.assignments import Assignment, Mistake, released, text
 from tools.grading.run import Local, grade_cells, grade_notebook, names_asked_for, student_cells
 from u2learn.checks import NotYet, check
 
+pytestmark = pytest.mark.course
+
 NAMES = assignments.names()
 MISTAKES = [(name, mistake) for name in NAMES for mistake in Assignment.read(name).mistakes]
 

@@ -182,6 +182,7 @@ print(json.dumps([record["recipe"], record["scores"]["image"], records.is_curren
 """
 
 
+@pytest.mark.slow
 def test_one_of_each_is_added_from_outside_and_trained(tmp_path):
     """Model, loss, metric, optimiser, schedule, data set and study: all in a file of the reader's own."""
     (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")

@@ -17,10 +17,14 @@ from conftest import ROOT
 from tools.assignments import RELEASE, Assignment, text
 from tools.browser import browser, chromium
 
-pytestmark = pytest.mark.skipif(
-    not chromium() and not os.environ.get("CI"),
-    reason="no Chromium on the search path, nor in the variable CHROMIUM",
-)
+pytestmark = [
+    pytest.mark.course,
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not chromium() and not os.environ.get("CI"),
+        reason="no Chromium on the search path, nor in the variable CHROMIUM",
+    ),
+]
 NAME = "01-convolution"
 
 
@@ -33,14 +37,16 @@ def jupyterlab(folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.token="]
     command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", f"--ServerApp.root_dir={folder}"]
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(folder / ".config"), "HOME": str(folder)}
-    with open(folder / "server.log", "w") as log:
+    with open(folder / "server.log", "w", encoding="utf-8") as log:
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 300
         while True:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/api/status", timeout=10):
                 break
-            assert server.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()
+            assert server.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text(
+                encoding="utf-8"
+            )
             time.sleep(0.5)
         yield address
     finally:

@@ -43,7 +43,10 @@ def test_a_move_reaches_every_file(copy):
         if owner_and_name in path.read_text(encoding="utf-8")
     }
     project = copy / "pyproject.toml"
-    project.write_text(project.read_text().replace(HOME, "https://github.com/Some-One/unets"))
+    project.write_text(
+        project.read_text(encoding="utf-8").replace(HOME, "https://github.com/Some-One/unets"),
+        encoding="utf-8",
+    )
 
     before = run(copy, "--check")
     assert before.returncode == 1
@@ -56,20 +59,23 @@ def test_a_move_reaches_every_file(copy):
     assert left == [], "the old home is still there"
     left = [p for p in files(copy) if links.site(HOME) in p.read_text(encoding="utf-8", errors="ignore")]
     assert left == [], "the old site is still there"
-    assert "some-one.github.io/unets" in (copy / "_config.yml").read_text()
-    assert (
-        "colab.research.google.com/github/Some-One/unets/blob/main/book/chapters"
-        in (copy / "README.md").read_text()
-    )
+    assert "some-one.github.io/unets" in (copy / "_config.yml").read_text(encoding="utf-8")
+    assert "colab.research.google.com/github/Some-One/unets/blob/main/book/chapters" in (
+        copy / "README.md"
+    ).read_text(encoding="utf-8")
     assert all(
-        "git+https://github.com/Some-One/unets" in p.read_text() for p in copy.glob("book/chapters/*.ipynb")
+        "git+https://github.com/Some-One/unets" in p.read_text(encoding="utf-8")
+        for p in copy.glob("book/chapters/*.ipynb")
     )
 
 
 @pytest.mark.parametrize("name", ["README.md", "book/index.md", "_config.yml", "CITATION.cff", "a chapter"])
 def test_one_wrong_link_is_found(copy, name):
     path = next(copy.glob("book/chapters/*.ipynb")) if name == "a chapter" else copy / name
-    path.write_text(path.read_text().replace(HOME, "https://github.com/nobody/nothing", 1))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace(HOME, "https://github.com/nobody/nothing", 1),
+        encoding="utf-8",
+    )
     result = run(copy, "--check")
     assert result.returncode == 1
     assert path.name in result.stderr
@@ -84,7 +90,9 @@ def test_the_table_lists_the_chapters_in_order():
 
 def test_a_chapter_without_its_install_cell_is_refused(copy):
     path = next(copy.glob("book/chapters/*.ipynb"))
-    path.write_text(path.read_text().replace("# u2learn: install", "# something else"))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("# u2learn: install", "# something else"), encoding="utf-8"
+    )
     result = run(copy, "--check")
     assert result.returncode == 1
     assert "u2learn: install" in result.stderr and path.name in result.stderr

@@ -1,12 +1,17 @@
 """The stored form of the chapters, and the check itself."""
 
+import ast
 import copy
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
 
 from tools import notebooks, solutions
+from u2learn.data.local import MissingDataset, find
 
 CHAPTERS = sorted((ROOT / "book" / "chapters").glob("*.ipynb"))
 LABS = sorted((ROOT / "book" / "labs").glob("*.ipynb"))
@@ -21,6 +26,16 @@ def test_stored_form(path):
 def test_enough_outputs_are_compared(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert sum(notebooks.is_checked(cell) for cell in cells if cell["cell_type"] == "code") >= 5
+
+
+@pytest.mark.parametrize("path", CHAPTERS + LABS, ids=lambda path: path.stem)
+def test_what_is_asserted_does_not_depend_on_the_budget(path):
+    """`make test` runs the notebooks with the smallest."""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            for node in ast.walk(ast.parse("".join(cell["source"]))):
+                if isinstance(node, ast.If) and "budget()" in ast.unparse(node.test):
+                    assert not any(isinstance(inner, ast.Assert) for inner in ast.walk(node)), cell["id"]
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
@@ -63,6 +78,24 @@ def test_the_code_of_solutions_is_run(path):
     assert len(shown) > 10 and run.splitlines() == shown
     ids = [cell["id"] for cell in cells]
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.slow
+def test_a_chapter_says_the_same_of_real_photographs():
+    """Elsewhere chapters run as published, on drawn pictures; a reader who has DRIVE trains on it."""
+    try:
+        find("drive")
+    except MissingDataset as error:
+        pytest.skip(str(error))
+    chapter = "book/chapters/training-on-vessels.ipynb"
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env", chapter],
+        cwd=ROOT,
+        env={**os.environ, "U2LEARN_BUDGET": "smoke", "U2LEARN_PUBLISH": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
 
 
 GOOD = {

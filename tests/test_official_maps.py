@@ -321,6 +321,7 @@ def test_predict_with_a_file_of_the_authors(demo, tmp_path):
     assert ((found["0-mask.png"] == 255) == (found["0-saliency.png"] > 127)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="the official photographs, maps and weights are not here")
 def test_the_18_official_maps_within_two_grey_levels(capsys):
     """Half-precision weights with folded norms; a change of the weights of that size does as much."""

@@ -531,6 +531,7 @@ result.score()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_images_of_hrfs_size_stay_below_2_gib():
     """The peak of a process of its own over three images; what an image leaves behind is its counts alone."""

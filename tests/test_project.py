@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ORDER, ROOT
 from hatchling.builders.wheel import WheelBuilder
 from hatchling.metadata.core import ProjectMetadata
 from hatchling.plugin.manager import PluginManager
@@ -22,10 +22,14 @@ from packaging.specifiers import SpecifierSet
 from PIL import Image
 
 import u2learn
-from tools import picture
+from tools import notebooks, picture
 
 PROJECT = ProjectMetadata(str(ROOT), PluginManager()).core
-PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
+PINS = [
+    Requirement(line)
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if line[0] != "#"
+]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
 
@@ -92,7 +96,7 @@ def test_the_package_requires_what_it_imports_and_nothing_else():
 
 
 def test_the_oldest_versions_are_those_of_the_bounds():
-    lines = (ROOT / ".github" / "oldest.txt").read_text().splitlines()
+    lines = (ROOT / ".github" / "oldest.txt").read_text(encoding="utf-8").splitlines()
     oldest = {r.name: r.specifier for r in (Requirement(line) for line in lines if line[0] != "#")}
     for requirement in map(Requirement, PROJECT.dependencies):
         (bound,), (pin,) = requirement.specifier, oldest.pop(requirement.name)
@@ -101,7 +105,7 @@ def test_the_oldest_versions_are_those_of_the_bounds():
 
 
 def test_conda_environment_agrees_with_the_project():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     (python,) = [d for d in environment["dependencies"] if isinstance(d, str) and d.startswith("python")]
     allowed = SpecifierSet(python.removeprefix("python"))
     assert [v for v in PYTHONS if f"{v}.0" in allowed] == PYTHONS
@@ -113,19 +117,67 @@ def test_conda_environment_agrees_with_the_project():
     assert (ROOT / pins.removeprefix("-c ")).exists()
     extras = re.fullmatch(r"-e \.\[([\w,]+)\]", editable)[1].split(",")
     assert set(extras) <= set(PROJECT.optional_dependencies)
-    assert f"-e '.[{','.join(extras)}]'" in (ROOT / "Makefile").read_text(), "make installs something else"
+    assert f"-e '.[{','.join(extras)}]'" in (ROOT / "Makefile").read_text(encoding="utf-8"), (
+        "make installs something else"
+    )
+
+
+def workflow(name: str) -> dict:
+    text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+def commands(job: dict) -> list[str]:
+    return [step["run"] for step in job["steps"] if "run" in step]
 
 
 def test_workflows_run_what_a_person_runs():
-    test = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    test = workflow("test")
     matrix = test["jobs"]["test"]["strategy"]["matrix"]
     assert matrix["python"] == PYTHONS
     files = [*matrix["constraints"], *(row["constraints"] for row in matrix["include"])]
     assert files and all((ROOT / name).exists() for name in files)
-    book = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())
-    for workflow, target in ((test, "test"), (book, "book")):
-        steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    for content, target in ((test, "test"), (workflow("book"), "book")):
+        steps = [run for job in content["jobs"].values() for run in commands(job)]
         assert any(step.startswith(f"make {target} ") for step in steps)
+
+
+def test_the_quick_tests_are_those_without_a_mark():
+    """The same wherever they are asked for, and no mark is forgotten."""
+    marks = re.findall(r'^    "(\w+): ', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    unmarked = f'-m "not ({" or ".join(marks)})"'
+    assert set(marks) == set(ORDER)
+    assert unmarked in (ROOT / "Makefile").read_text(encoding="utf-8")
+    quick = workflow("test")["jobs"]["quick"]
+    assert commands(quick)[-1].endswith(unmarked)
+    systems = {name.partition("-")[0] for name in quick["strategy"]["matrix"]["system"]}
+    assert systems == {"ubuntu", "macos", "windows"}
+
+
+@pytest.mark.parametrize("name", ["test", "book"])
+def test_workflows_may_read_alone_and_run_no_action_that_can_change(name):
+    """Lint comes first, the whole last; an action is named by its commit, with its version behind it."""
+    text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
+    uses = re.findall(r"uses: (.+)", text)
+    assert len(uses) >= 2
+    assert [line for line in uses if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)] == []
+    content = workflow(name)
+    assert content["permissions"] == {"contents": "read"}
+    assert content["concurrency"]["group"]
+    if name == "test":
+        jobs = content["jobs"]
+        assert (jobs["quick"]["needs"], jobs["test"]["needs"]) == ("lint", "quick")
+        assert content[True]["schedule"], "`on` is a truth value in YAML"
+        assert commands(jobs["newest"])[-1].endswith("CONSTRAINTS=")
+
+
+def test_the_checks_before_a_commit_see_every_stored_notebook():
+    settings = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hooks = settings["repos"][0]["hooks"]
+    (pattern,) = [re.compile(hook["files"]) for hook in hooks if hook["id"] == "notebooks"]
+    stored = {path.relative_to(ROOT).as_posix() for glob in notebooks.STORED for path in ROOT.glob(glob)}
+    every = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("[be]*/**/*.ipynb")}
+    assert len(stored) > 20 and {name for name in every if pattern.search(name)} == stored
 
 
 def test_the_wheel_has_code_assets_and_records(tmp_path):
@@ -167,7 +219,7 @@ def test_importing_the_package_loads_nothing_of_jupyter():
 
 def test_links_of_the_readme_inside_the_project():
     for name in ("README.md", "CONTRIBUTING.md"):
-        targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / name).read_text())
+        targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8"))
         assert [t for t in targets if not (ROOT / t).exists()] == [], name
 
 
@@ -184,7 +236,11 @@ needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not in
 
 @needs_make
 def test_make_alone_lists_every_target():
-    targets = set(re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split())
+    targets = set(
+        re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[
+            1
+        ].split()
+    )
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert set(re.findall(r"^  make (\w+)", listed, re.MULTILINE)) == targets
 
@@ -197,7 +253,7 @@ def test_an_old_python_is_refused_in_one_sentence(tmp_path):
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
     old = folder / "old python"
-    old.write_text("#!/bin/sh\nexit 1\n")
+    old.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     old.chmod(0o755)
     result = subprocess.run(["make", "book", f"PYTHON={old}"], cwd=folder, capture_output=True, text=True)
     assert result.returncode != 0

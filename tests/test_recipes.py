@@ -19,6 +19,8 @@ from u2learn.registry import DATASETS, LOSSES, METRICS
 from u2learn.studies import training_of
 from u2learn.studies.blocks import block_study
 
+pytestmark = pytest.mark.slow
+
 HEADS = {"fcn": "fcn", "psp": "psp", "deeplabv3": "aspp"}
 SIX = ("duts", "ecssd", "hku-is", "pascal-s", "dut-omron", "sod")
 RIVALS = ("plain", "residual", "dense", "inception", "pyramid")

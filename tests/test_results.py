@@ -28,6 +28,8 @@ from u2learn.recipes import get
 from u2learn.tasks import evaluate
 from u2learn.training import train
 
+pytestmark = pytest.mark.slow
+
 
 def made_up(name: str, seed: int, dice: float, **changes) -> dict:
     """A record as `measure` writes it, with invented numbers."""

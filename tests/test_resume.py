@@ -193,9 +193,12 @@ class Trainer:
         self.process.wait(timeout=30)
 
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(os, "fork"), reason="processes are forked and killed as on Linux and macOS"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not hasattr(os, "fork"), reason="processes are forked and killed as on Linux and macOS"
+    ),
+]
 VARIANTS = [("sgd", 0.0), ("sgd", 0.9), ("adamw", 0.0), ("adamw", 0.9), ("adam", 0.9)]
 MOMENTS = [
     ("half a recipe", 1),

@@ -378,6 +378,7 @@ def test_explore_is_a_live_slider_where_a_kernel_runs(monkeypatch):
     assert image.value == before and asked == [0.0, 1.0]  # and kept
 
 
+@pytest.mark.browser
 def test_explore_moves_in_a_browser(monkeypatch):
     """Two equal widgets on one page: keys and mouse move the one that they touch; nothing is requested."""
     playwright = pytest.importorskip("playwright.sync_api")
@@ -420,6 +421,7 @@ def test_explore_moves_in_a_browser(monkeypatch):
         browser.close()
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_each_thing_once_and_sharp():
     """In a real kernel: figures as one SVG, sliders as widgets, and as HTML while the book is published."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")

@@ -298,6 +298,7 @@ def test_frozen_norms_do_not_learn_and_the_rest_does(folded):
     assert all(not torch.equal(after[name], x) for name, x in kernels.items())
 
 
+@pytest.mark.slow
 def test_frozen_norms_are_known_again_after_any_way_through_the_disk(folded, tmp_path):
     """The numbers themselves say it: a checkpoint, an export, a copy, the authors' format."""
     model = small()

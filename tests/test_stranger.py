@@ -16,6 +16,8 @@ from u2learn import cli
 from u2learn.data.drawn.objects import salient
 from u2learn.data.local import data_root
 
+pytestmark = pytest.mark.slow
+
 COLOURS = "#000000=background,#009e73=cell,#cc79a7=nucleus"
 
 

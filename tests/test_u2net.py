@@ -306,6 +306,7 @@ class Work(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(320, 320), (97, 131)])
 @pytest.mark.parametrize(("build", "rows"), [(u2net, table()), (u2net_small, table(16))])
 def test_nesting_costs_nothing(build, rows, size):

@@ -1,0 +1,120 @@
+"""Chapters are executed once: what nbval got is what the site shows, and nothing else is kept."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+from tools import outputs
+from tools.outputs import Site
+
+# Says what the kernel sees, and leaves a line in a file each time that it runs.
+WITNESS = """import os
+with open({log!r}, "a") as file:
+    file.write({name!r} + "\\n")
+print(os.listdir(), os.environ["U2LEARN_PUBLISH"], os.environ["U2LEARN_BUDGET"])"""
+# Points the tools to another folder than the project's, before nbval begins.
+ELSEWHERE = """from pathlib import Path
+from tools import outputs
+outputs.ROOT = Path({root!r})
+outputs.TESTED = outputs.Site(outputs.ROOT, "smoke")
+"""
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch) -> Site:
+    """The site of an empty project in place of ours."""
+    monkeypatch.setattr(outputs, "ROOT", tmp_path)
+    it = Site(tmp_path, "smoke")
+    for name, value in it.environment.items():
+        monkeypatch.setenv(name, value)
+    it.forget_stale()
+    return it
+
+
+def write(site: Site, name: str, *sources: str, folder: str = "book/chapters", checked: str = "") -> Path:
+    """A notebook of these code cells; the last should show the text `checked`, if there is any."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    if checked:
+        cells[-1].metadata.tags, cells[-1].execution_count = ["nbval-check-output"], 1
+        cells[-1].outputs = [nbformat.v4.new_output("stream", text=checked)]
+    path = site.output / folder / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def kept(site: Site, path: Path) -> list[list]:
+    """The outputs that the site will show."""
+    _, notebook = site.cache.merge_match_into_notebook(nbformat.read(path, as_version=4))
+    return [cell.outputs for cell in notebook.cells]
+
+
+def texts(site: Site, path: Path) -> list[str]:
+    return ["".join(output.text for output in cell) for cell in kept(site, path)]
+
+
+@pytest.mark.slow
+def test_what_nbval_got_is_kept_and_not_executed_again(site):
+    log = site.output / "log.txt"
+
+    def witness(name: str) -> str:
+        return WITNESS.format(log=str(log), name=name)
+
+    solution = "raise SystemError('a solution that is wrong')"
+    good = write(site, "good", witness("good"), "print(1 + 1)", checked="2\n")
+    write(site, "good", witness("good"), "print(1 + 1)", solution, folder="_build/solved")
+    differs = write(site, "differs", witness("differs"), "print(1 + 1)", checked="3\n")
+    write(site, "differs", witness("differs"), "print(1 + 1)", folder="_build/solved", checked="3\n")
+    raises = write(site, "raises", witness("raises"), "1 / 0", "print('on')", folder="book/labs")
+    write(site, "no-page", witness("no-page"), folder="exercises")
+    (site.output / "elsewhere.py").write_text(ELSEWHERE.format(root=str(site.output)), encoding="utf-8")
+    (site.output / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+
+    options = ["-p", "elsewhere", "-p", "tools.validation", "-n", "2", "--dist", "loadfile"]
+    options += ["--nbval-lax", "--nbval-current-env", "_build/solved", "book/labs", "exercises"]
+    found = os.pathsep.join([str(site.output), str(ROOT)])
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *options],
+        cwd=site.output,
+        env={**os.environ, "PYTHONPATH": found, "U2LEARN_BUDGET": "cpu", "U2LEARN_PUBLISH": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert "3 failed, 6 passed" in result.stdout, result.stdout + result.stderr
+    assert texts(site, good) == ["[] 1 smoke\n", "2\n"], "in an empty folder, as published"
+    assert [path for path in outputs.pages().values() if not site.has(path)] == [differs, raises]
+
+    ran = sorted(log.read_text(encoding="utf-8").split())
+    assert ran == ["differs", "good", "no-page", "raises"]
+    (complaint,) = site.execute_missing()
+    assert complaint.startswith("book/labs/raises.ipynb stops with an error:")
+    assert "ZeroDivisionError" in complaint
+    assert sorted(log.read_text(encoding="utf-8").split()) == sorted([*ran, "differs", "raises"])
+    assert texts(site, differs) == ["[] 1 smoke\n", "2\n"]
+
+
+def test_outputs_belong_to_the_code_that_made_them(site):
+    path = write(site, "chapter", "x = 1", "print(x)")
+    site.keep(path, [[], [nbformat.v4.new_output("stream", text="1\n")]])
+    assert site.has(path) and texts(site, path) == ["", "1\n"]
+    with pytest.raises(ValueError, match="shorter"):
+        site.keep(path, [[]])
+    write(site, "chapter", "x = 1", "print(x + 1)")
+    assert not site.has(path)
+
+
+@pytest.mark.parametrize("changed", ["u2learn/losses.py", "results/a.json", "book/_ext/api.py"])
+def test_outputs_are_forgotten_when_the_code_behind_them_changes(site, changed):
+    path = write(site, "chapter", "print(1)")
+    site.keep(path, [[]])
+    site.forget_stale()
+    assert site.has(path)
+    (site.output / changed).parent.mkdir(parents=True, exist_ok=True)
+    (site.output / changed).write_text("1", encoding="utf-8")
+    site.forget_stale()
+    assert not site.has(path)
