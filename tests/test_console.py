@@ -115,3 +115,26 @@ def test_names_of_files_may_be_in_any_script(encoding, tmp_path, monkeypatch):
         cli.main(["predict", "größe²_目.gif"])
     print(stop.value.code, file=error)  # as Python does at the end
     assert "u2learn: gr" in error.buffer.getvalue().decode(encoding)
+
+
+def test_a_bar_is_drawn_on_a_terminal_and_never_into_a_file():
+    """What a program prints into a file is read by people, and by the next program."""
+    code = """
+from tqdm.auto import tqdm
+from u2learn.console import hide_bar
+for _ in tqdm(range(3), disable=hide_bar({progress}), mininterval=0):
+    pass"""
+    for progress in (True, False):
+        assert program("-c", code.format(progress=progress)).stderr == b""
+    if sys.platform != "win32":  # which has no pseudo-terminals
+        import pty
+
+        for progress in (True, False):
+            ours, its = pty.openpty()
+            subprocess.run([sys.executable, "-c", code.format(progress=progress)], stderr=its, check=True)
+            os.write(its, b"end")
+            seen = b""
+            while b"end" not in seen:
+                seen += os.read(ours, 10_000)
+            assert (b"3/3" in seen) is progress
+            os.close(ours), os.close(its)

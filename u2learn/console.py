@@ -35,3 +35,8 @@ def print_anywhere() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not so in notebooks, which know every sign
             stream.reconfigure(errors="u2learn")
+
+
+def hide_bar(progress: bool) -> bool | None:
+    """For tqdm's `disable`: bars are drawn on terminals and in notebooks, never into files and pipes."""
+    return None if progress else True

@@ -19,6 +19,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from u2learn.console import hide_bar
 from u2learn.data.cityscapes import PALETTE
 from u2learn.data.example import read_image
 from u2learn.data.pairing import ENDINGS
@@ -112,8 +113,7 @@ def predict_files(
     endings = list(make(np.zeros((recipe.channels, 16, 16), np.uint8)))  # and the model has been tried
     jobs = list(zip(found.values(), _names(list(found.values())), strict=True))
     originals = set(map(_folded, found))
-    hidden = None if progress and len(jobs) > 1 else True  # None: shown on a terminal
-    bar = tqdm(jobs, desc="predicting", unit="picture", disable=hidden)
+    bar = tqdm(jobs, desc="predicting", unit="picture", disable=hide_bar(progress and len(jobs) > 1))
     for source, name in bar:
         targets = {ending: output / f"{name}-{ending}.png" for ending in endings}
         due = {ending: target for ending, target in targets.items() if overwrite or not target.exists()}

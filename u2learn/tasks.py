@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from u2learn.console import hide_bar
 from u2learn.data.example import Example
 from u2learn.inference import saliency, segment
 from u2learn.metrics.overlap import THRESHOLDS, ClassScores, OverlapScores, scores
@@ -353,7 +354,7 @@ def evaluate(
     """
     task = TASKS[recipe.task]
     scorer = task.scorer(recipe, full)
-    for example in tqdm(examples, desc="evaluating", disable=not progress, leave=False):
+    for example in tqdm(examples, desc="evaluating", disable=hide_bar(progress), leave=False):
         scorer.add(task.predict(model, example.image, recipe), example)
     return scorer
 

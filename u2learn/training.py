@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from u2learn.batches import TrainingData, seed_of
+from u2learn.console import hide_bar
 from u2learn.data.augment import Augmentation
 from u2learn.data.example import Example
 from u2learn.devices import (
@@ -106,10 +108,9 @@ def train(
         run = Run(recipe, Path(folder), device, start)
         run.given = names_digest(data.names) if given else None
         if not run.finished:
-            with tqdm(
-                total=recipe.iterations, initial=run.iteration, desc=recipe.name, disable=not progress
-            ) as bar:
-                _loop(run, data, watched, unseen, bar, deadline)
+            begun, hidden = run.iteration, hide_bar(progress)
+            with tqdm(total=recipe.iterations, initial=begun, desc=recipe.name, disable=hidden) as bar:
+                _loop(run, data, watched, unseen, bar, progress, deadline)
                 if progress:
                     draw_curves(run.folder, TASKS[recipe.task].main)
         return run.trained()
@@ -141,6 +142,7 @@ def _loop(
     watched: Sequence[Example],
     unseen: TrainingData | None,
     bar: tqdm,
+    progress: bool,
     deadline: float,
 ) -> None:
     recipe, drawn = run.recipe, 0.0
@@ -164,7 +166,10 @@ def _loop(
             run.cpu_seconds += time.process_time() - started[1]
             if due:
                 shown = run.evaluate(watched, unseen, line)
-                if not bar.disable and run.seconds > drawn + 10:
+                if progress and bar.disable:
+                    said = ", ".join(f"{k} {v}" for k, v in {"loss": f"{line['loss']:.3f}", **shown}.items())
+                    print(f"{run.iteration} of {recipe.iterations}: {said}", file=sys.stderr, flush=True)
+                if progress and run.seconds > drawn + 10:
                     draw_curves(run.folder, TASKS[recipe.task].main)
                     drawn = run.seconds
             run.save()

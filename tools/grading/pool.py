@@ -17,6 +17,7 @@ from tools.assignments import EXERCISES, ROOT, Assignment
 from tools.grading.report import add_manual, reports
 from tools.grading.run import Result, Verdict, grade_notebook
 from tools.grading.submissions import Submission, find_submissions, safe
+from u2learn.console import hide_bar
 from u2learn.files import write_text
 
 
@@ -46,7 +47,7 @@ def grade_class(
     pool = ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
     )
-    with pool, tqdm(total=len(submissions), desc=assignment.name, disable=not progress) as bar:
+    with pool, tqdm(total=len(submissions), desc=assignment.name, disable=hide_bar(progress)) as bar:
         waiting = {pool.submit(grade_one, name, exercises, s, out, hide): s for s in submissions}
         for done in as_completed(waiting):
             done.result()

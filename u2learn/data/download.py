@@ -19,6 +19,7 @@ from typing import IO
 
 from tqdm.auto import tqdm
 
+from u2learn.console import hide_bar
 from u2learn.data.catalogue import HOME_OF_U2NET, WEIGHTS, Archive
 from u2learn.data.local import MissingDataset, data_root, dataset_named, find, verify_copy
 
@@ -135,7 +136,7 @@ def _download(archive: Archive, path: Path, progress: bool) -> Path:
 def _receive(address: str, part: Path, progress: bool) -> None:
     """Downloads to `part`, and goes on after a cut as long as more arrives. A reply of 4xx is final."""
     failed, before = 0, -1
-    with tqdm(unit="B", unit_scale=True, desc=part.stem, disable=not progress) as bar:
+    with tqdm(unit="B", unit_scale=True, desc=part.stem, disable=hide_bar(progress)) as bar:
         while True:
             try:
                 return _receive_once(address, part, bar)
