@@ -1,5 +1,6 @@
 """A folder of one's own images: what dataset.json holds, and what is read by it."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -10,9 +11,14 @@ import pytest
 from PIL import Image
 
 from u2learn.cli import main
+from u2learn.data.augment import Augmentation
 from u2learn.data.folder import Folder, facts, load, summary
 from u2learn.data.new import create
 from u2learn.data.parts import draw_parts
+from u2learn.measure import measure
+from u2learn.studies import get
+from u2learn.studies.own import for_images
+from u2learn.training import train
 
 SHARES = {"train": 70, "validation": 15, "test": 15}
 
@@ -160,6 +166,18 @@ def test_bands_that_are_no_colours(tmp_path):
     assert create(*write(tmp_path, rgba, binary(3))).channels == 3
     assert create(*write(tmp_path, rgba, binary(3)), channels=4).channels == 4
     assert np.array_equal(Folder(tmp_path, "all")[1].image, rgba[1].transpose(2, 0, 1))
+
+
+def test_a_network_of_four_channels_is_trained_and_scored(tmp_path):
+    """ImageNet's means are those of three; the bands of others are brought to one range image by image."""
+    rgba = [np.random.default_rng(k).integers(0, 256, (40, 32, 4), np.uint8) for k in range(6)]
+    create(*write(tmp_path, rgba, binary(6)), channels=4)
+    plain = get("drive-fcn-ce", model="unet_small", model_options={}, augmentation=Augmentation())
+    recipe = for_images(plain, facts(tmp_path), tmp_path)
+    assert (recipe.channels, recipe.normalisation) == (4, "image")
+    recipe = dataclasses.replace(recipe, iterations=3, evaluations=1, crop=(32, 32), batch=2, loss="ce")
+    train(recipe, tmp_path / "run", progress=False)
+    assert measure(tmp_path / "run", "cpu", False)["scores"]["image"]["accuracy"] > 0
 
 
 def test_levels_may_be_said_and_one_range_holds_for_all(tmp_path):

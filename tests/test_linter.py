@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import unicodedata
 
 import numpy as np
@@ -419,6 +420,21 @@ def test_a_folder_is_judged_by_its_own_meaning(folders):
     assert kinds(report) == ["255 unsure"] and len(report) == 4
     total = sum(ids.values())
     assert report.balance == pytest.approx(total / total.sum())
+
+
+def test_places_are_written_as_a_person_would(made, monkeypatch):
+    """Where images lie is kept as seen from the folder of dataset.json, which may be a detour."""
+    beside = made.parent / "beside"
+    create(beside, made / "images", made / "masks")
+    (made / "masks" / "eye5.png").unlink()
+    save(made / "masks" / "eye4.png", MASK)
+    for k in range(6, 12):
+        save(made / "images" / f"eye{k}.png", np.zeros((16, 12), np.uint8))
+    monkeypatch.chdir(made.parent)
+    said = str(lint_folder(beside))
+    assert f"{os.path.join(made.name, 'masks', 'eye4.png')} has changed" in said
+    assert f"{os.path.join(made.name, 'masks', 'eye5.png')}" in said
+    assert ".." not in said, said
 
 
 def test_a_folder_has_said_how_masks_lie_on_turned_images(folders):

@@ -518,6 +518,22 @@ def test_what_makes_no_sense_for_saliency_is_refused(changes):
     get("ecssd-small", augmentation=Augmentation(scale=(1.0, 1.5), flips="hvt"))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normalisation": "imagenet"},
+        {"normalisation": "half"},
+        {"augmentation": Augmentation(photometric="mmseg")},
+        {"num_classes": 1, "square": 300},
+    ],
+)
+def test_what_is_known_of_three_channels_alone_is_refused_for_others(changes):
+    with pytest.raises(ValueError, match=r"channels, not 4|of 4 channels") as error:
+        get("drive-small", channels=4, **changes)
+    assert "\n" not in str(error.value)
+    get("drive-small", channels=4)
+
+
 @pytest.mark.parametrize("scales", [(), (0.0,), (1.0, -0.5)])
 def test_scales_are_factors_above_zero(scales):
     with pytest.raises(ValueError, match="scales") as error:

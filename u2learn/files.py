@@ -12,6 +12,13 @@ from pathlib import Path
 WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds between tries to rename
 
 
+def shown(path: str | Path) -> str:
+    """A path as a person would write it: without detours, and from the working folder if it lies there."""
+    whole = Path(path).resolve()
+    here = Path.cwd()
+    return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
+
+
 @contextmanager
 def written_whole(path: Path, size: int) -> Iterator[Path]:
     """A name to write to, of a file that takes the place of `path` when the block ends well.

@@ -153,11 +153,20 @@ class Recipe:
                 "Weights and lengths that are chosen on the test part make its score worthless: set "
                 "watched='validation', or keep the last weights (keep='last', patience=0)."
             )
+        if self.channels != 3 and (self.normalisation != "image" or self.augmentation.photometric):
+            raise ValueError(
+                f"Images of {self.channels} channels have no mean of ImageNet and no hue: they go with "
+                "normalisation='image', without photometric augmentation."
+            )
         if self.task == "saliency":
             self._check_saliency()
 
     def _check_saliency(self) -> None:
         """A mask has no value for "ignore", so windows must not reach over the border of an image."""
+        if self.channels != 3:
+            raise ValueError(
+                f"A saliency recipe (one class) takes images of 3 channels, not {self.channels}."
+            )
         over = self.augmentation.rotate or self.augmentation.scale[0] < 1 or max(self.crop) > self.square
         if over or self.side:
             raise ValueError(

@@ -37,6 +37,7 @@ from u2learn.data.example import Example, listed, read_image
 from u2learn.data.meaning import Colour, Meaning
 from u2learn.data.parts import PARTS
 from u2learn.data.pictures import turned
+from u2learn.files import checksum, shown
 
 FILE = "dataset.json"
 VERSION = 1
@@ -134,7 +135,8 @@ class Folder(ExampleSet):
             raise ValueError(f"The parts of a folder are {', '.join(PARTS)} and all, not {part!r}.")
         self.record = load(folder)
         self.entries = [entry for entry in self.record.examples if part in (entry.part, "all")]
-        self.images, self.masks = (Path(folder) / where for where in (self.record.images, self.record.masks))
+        home = Path(folder).resolve()
+        self.images, self.masks = ((home / its).resolve() for its in (self.record.images, self.record.masks))
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -145,12 +147,14 @@ class Folder(ExampleSet):
         for path, known in zip((image_path, mask_path), entry.sha256, strict=True):
             if sha256(path) != known:
                 raise ValueError(
-                    f"{path} has changed since {FILE} was written: run `u2learn data new` again."
+                    f"{shown(path)} has changed since {FILE} was written: run `u2learn data new` again."
                 )
         image = read_image(image_path, record.levels, record.channels)
         label = np.ascontiguousarray(turned(record.labels.label(mask_path), entry.turn))
         if image.shape[1:] != entry.size:
-            raise ValueError(f"{image_path} is read as {image.shape[1:]} pixels, {FILE} says {entry.size}.")
+            raise ValueError(
+                f"{shown(image_path)} is read as {image.shape[1:]} pixels, {FILE} says {entry.size}."
+            )
         classes, ignores = len(record.labels.classes), bool(record.labels.ignore)
         return Example(entry.image, image, label, num_classes=classes, ignores=ignores)
 
@@ -198,8 +202,8 @@ def facts(folder: str | Path) -> Facts:
 
 def sha256(path: Path) -> str:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is gone; {FILE} names it.")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+        raise FileNotFoundError(f"{shown(path)} is gone; {FILE} names it.")
+    return checksum(path)
 
 
 def text(record: Record) -> str:

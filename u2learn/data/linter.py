@@ -16,6 +16,7 @@ from u2learn.data.masks import DARK, distinct, stored_mask
 from u2learn.data.meaning import written
 from u2learn.data.pairing import grouped, image_files, pair_folders, skipped
 from u2learn.data.pictures import as_image, foreign, orientation, stored_image
+from u2learn.files import shown
 from u2learn.pixels import IGNORE
 
 FEW = 64  # grey levels: fewer are a sign that an image of many bits was read with a wrong range
@@ -151,7 +152,7 @@ def lint_folder(folder: str | Path) -> Report:
         seen.append(_look(image, mask, example.image, example.label, deep, entry.part, entry.group))
     classes = len(whole.record.labels.classes)
     findings += _of_pairs(seen, classes, decided=True)
-    findings += _of_the_set(seen, classes, str(whole.images), str(whole.masks))
+    findings += _of_the_set(seen, classes, shown(whole.images), shown(whole.masks))
     findings += _of_parts(seen)
     return Report(findings, len(whole), _balance(seen, classes))
 

@@ -54,6 +54,7 @@ def for_images(recipe: Recipe, facts: Facts, folder: str | Path) -> Recipe:
         ValueError: the recipe makes one map, and the folder has several classes.
     """
     classes = len(facts.class_names)
+    channels = 3 if facts.channels == 1 else facts.channels  # grey: three alike, as others expect
     if recipe.task == "saliency" and classes > 2:
         raise ValueError(
             f"{recipe.name!r} makes one map of what stands out, and {folder} has {classes} classes: take a "
@@ -71,7 +72,8 @@ def for_images(recipe: Recipe, facts: Facts, folder: str | Path) -> Recipe:
         data_options={"digest": facts.digest, "classes": facts.class_names, "palette": facts.palette},
         folder=str(Path(folder).resolve()),
         levels=facts.levels,
-        channels=3 if facts.channels == 1 else facts.channels,  # grey: three alike, as others expect
+        channels=channels,
+        normalisation=recipe.normalisation if channels == 3 else "image",  # others know three means
         watched="validation",
         keep="best",
         evaluations=max(recipe.evaluations, min(10, recipe.iterations)),
