@@ -7,7 +7,7 @@ from u2learn.models.rsu import RSU
 from u2learn.models.u2net import U2Net, u2net, u2net_small
 from u2learn.models.ulevel import ULevel
 from u2learn.models.unet import UNet, WNet, unet_2015, unet_paddle, unet_s5_d16, unet_small, wnet_small
-from u2learn.version import __version__
+from u2learn.version import __version__ as __version__
 
 __all__ = [
     "RSU",
@@ -16,7 +16,6 @@ __all__ = [
     "ULevel",
     "UNet",
     "WNet",
-    "__version__",
     "load_model",
     "load_official",
     "predict",
