@@ -6,6 +6,7 @@ and a record of before is then no record of it (see `records.is_current`).
 
 from typing import Any
 
+NAMES = {"side": "long_side", "flips": "views"}  # as fields were called, and are now
 FIELDS: dict[str, Any] = {
     "folder": "",
     "levels": None,
@@ -49,7 +50,7 @@ DATASETS: dict[str, dict[str, Any]] = {
 
 def completed(values: dict[str, Any]) -> dict[str, Any]:
     """The JSON of a recipe with every field of today; `values` is left as it is."""
-    values = FIELDS | values
+    values = FIELDS | renamed(values, NAMES)
     if "split" in values:  # as the protocol was called; that of a drawn set meant nothing
         protocol, dataset = values.pop("split"), values["dataset"]
         values["protocol"] = "" if dataset in DATASETS else protocol
@@ -57,3 +58,8 @@ def completed(values: dict[str, Any]) -> dict[str, Any]:
     values.setdefault("data_options", DATASETS.get(values["dataset"], {}))
     values["model_options"] = MODELS.get(values["model"], {}) | values["model_options"]
     return OPTIMISERS.get(values.get("optimiser", "sgd"), {}) | values
+
+
+def renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """`values` under the names of today; where the new name is there too, the old one stays, as an error."""
+    return {key if names.get(key, key) in values else names[key]: value for key, value in values.items()}

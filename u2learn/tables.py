@@ -344,7 +344,7 @@ def corrected_value() -> str:
 
 def retina_table() -> str:
     """Ours beside what was reported, as Markdown: vessel Dice in percent, by protocol."""
-    views = len(VIEWS[studies.get("drive-small").flips])
+    views = len(VIEWS[studies.get("drive-small").views])
     lines = [
         "| | DRIVE | STARE | CHASE_DB1 |",
         "|---|---:|---:|---:|",

@@ -41,7 +41,7 @@ def block_recipe(name: str, dataset: str, block: str, by: str) -> Recipe:
         warm_up=0.3,
         ema=0.98,
         iterations=300 if on_vessels else 200,
-        flips="",
+        views="",
         evaluations=1,
     )
 
