@@ -332,7 +332,7 @@ SALIENT = [
         dataset,
         "u2net_small",
         protocol=protocol,
-        model_options={"mid": 2, "out": 2},
+        model_options={"mid_channels": 2, "out_channels": 2},
         num_classes=1,
         square=40,
         normalisation="maximum",

@@ -15,7 +15,7 @@ from u2learn.data.augment import Augmentation
 from u2learn.losses import cross_entropy, dice_mmseg0, dice_paddle2021, iou_loss
 from u2learn.recipe import Recipe
 from u2learn.recipes import get, names
-from u2learn.registry import DATASETS, LOSSES, METRICS
+from u2learn.registry import DATASETS, LOSSES, METRICS, MODELS
 from u2learn.studies import training_of
 from u2learn.studies.blocks import block_study
 
@@ -148,7 +148,7 @@ def test_rows_of_the_u2net_paper(dataset, model):
         "dataset": dataset,
         "protocol": "duts",
         "model": model,
-        "model_options": {} if model == "u2net" else {"mid": 16, "out": 64},
+        "model_options": {} if model == "u2net" else {"mid_channels": 16, "out_channels": 64},
         "num_classes": 1,
         "long_side": 0,
         "square": 320,
@@ -213,9 +213,10 @@ def test_our_own_for_saliency():
         assert it.protocol == ("study" if name == "ecssd" else "")
         assert it.iterations <= 3000
     assert get("ecssd-small").batch > get("ecssd-u2net-small").batch
-    assert (
-        get("ecssd-small").model_options == {"mid": 16, "out": 64} and get("ecssd-small").ema > 0
-    )  # the full U²-Net†
+    assert get("ecssd-small").ema > 0 and get("ecssd-small").model_options == {
+        "mid_channels": 16,
+        "out_channels": 64,
+    }  # the full U²-Net†
 
 
 def test_steps_from_the_published_training_to_ours_change_one_thing_each():
@@ -261,7 +262,8 @@ def test_blocks_compete_at_equal_cost_and_everything_else_is_one_recipe(dataset)
     for (of, block, by), name in block_study().items():
         if of == dataset:
             it = get(name)
-            assert it.model_options | {"by": by} == {"block": block, "by": by, "mid": 8, "out": 16}
+            options = {"block": block, "by": by, "mid_channels": 8, "out_channels": 16}
+            assert it.model_options | {"by": by} == options
             assert it == dataclasses.replace(rsu, name=name, model_options=it.model_options)
             assert cost(it, by) == pytest.approx(due[by], rel=0.07), name
     assert (rsu.dataset, rsu.num_classes) == (dataset, 2 if dataset == "drive" else 1)
@@ -490,6 +492,19 @@ def test_fields_of_a_record_mean_what_their_old_names_meant():
         recipe = Recipe.from_json(json.dumps(stored))
         assert (recipe.views, recipe.long_side) == (stored["flips"], stored["side"]), stored["name"]
         assert recipe.augmentation.flips == stored["augmentation"]["flips"], stored["name"]
+        for old_name, name in (("mid", "mid_channels"), ("out", "out_channels")):
+            if old_name in stored["model_options"]:
+                assert recipe.model_options[name] == stored["model_options"][old_name], stored["name"]
+        assert not {"mid", "out"} & set(recipe.model_options)
+
+
+def test_arguments_of_a_model_of_ones_own_keep_their_names(monkeypatch):
+    def mine(num_classes: int = 2, mid: int = 4, out: int = 4):
+        return torch.nn.Conv2d(3, num_classes, 1)
+
+    monkeypatch.setitem(MODELS, "mine", mine)
+    recipe = get("drive-small", model="mine", model_options={"mid": 3, "out": 5})
+    assert Recipe.from_json(recipe.to_json()) == recipe and recipe.model_options == {"mid": 3, "out": 5}
 
 
 @pytest.mark.parametrize(("old", "new"), [("flips", "views"), ("side", "long_side")])

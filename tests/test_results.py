@@ -371,7 +371,7 @@ def test_saliency_is_measured_as_its_papers_do(tmp_path, monkeypatch, dataset):
         "tiny-salient",
         dataset,
         "u2net_small",
-        model_options={"mid": 2, "out": 2},
+        model_options={"mid_channels": 2, "out_channels": 2},
         num_classes=1,
         square=40,
         normalisation="maximum",

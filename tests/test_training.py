@@ -328,7 +328,7 @@ def test_long_side_shrinks_images_before_training():
 def salient(**changes) -> Recipe:
     """A narrow U²-Net† on drawn things: one class, seven outputs."""
     settings = {
-        "model_options": {"mid": 4, "out": 4},
+        "model_options": {"mid_channels": 4, "out_channels": 4},
         "num_classes": 1,
         "square": 40,
         "normalisation": "maximum",

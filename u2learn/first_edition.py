@@ -7,6 +7,8 @@ and a record of before is then no record of it (see `records.is_current`).
 from typing import Any
 
 NAMES = {"side": "long_side", "flips": "views"}  # as fields were called, and are now
+_CHANNELS = {"mid": "mid_channels", "out": "out_channels"}
+OPTIONS = {"u2net_small": _CHANNELS, "u2net_blocks": _CHANNELS}  # and the arguments of these models
 FIELDS: dict[str, Any] = {
     "folder": "",
     "levels": None,
@@ -35,8 +37,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "unet_s5_d16": {"head": "fcn", "auxiliary": True},
     "unet_small": {"width": 8, "depth": 4},
     "wnet_small": {"width": 8, "depth": 3},
-    "u2net_small": {"mid": 16, "out": 64},
-    "u2net_blocks": {"block": "rsu", "by": "parameters", "mid": 16, "out": 64},
+    "u2net_small": {"mid_channels": 16, "out_channels": 64},
+    "u2net_blocks": {"block": "rsu", "by": "parameters", "mid_channels": 16, "out_channels": 64},
 }
 _EYES = {"train": 20, "test": 20, "size": [584, 565], "seed": 0}
 _THINGS = {"train": 800, "test": 100, "seed": 0}
@@ -56,7 +58,8 @@ def completed(values: dict[str, Any]) -> dict[str, Any]:
         values["protocol"] = "" if dataset in DATASETS else protocol
         values["scored_under"] = ["image", "DIS"] if protocol == "dis5k" or dataset == "thin" else []
     values.setdefault("data_options", DATASETS.get(values["dataset"], {}))
-    values["model_options"] = MODELS.get(values["model"], {}) | values["model_options"]
+    model, options = values["model"], values["model_options"]
+    values["model_options"] = MODELS.get(model, {}) | renamed(options, OPTIONS.get(model, {}))
     return OPTIMISERS.get(values.get("optimiser", "sgd"), {}) | values
 
 
