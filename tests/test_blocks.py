@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from u2learn import RSU, recipes, u2net_small
-from u2learn.models.blocks import BLOCKS, match, u2net_blocks
+from u2learn.models.blocks import BLOCKS, matched_width, u2net_blocks
 
 ROWS = [(7, 3, 16, 64, False), (5, 128, 16, 64, False), (4, 64, 16, 64, True)]  # of U²-Net†
 
@@ -18,27 +18,27 @@ class BlocksContract(U2NetContract):
 
 
 class TestPlain(BlocksContract):
-    build = staticmethod(lambda classes: u2net_blocks(classes, "plain", mid=2, out=4))
+    build = staticmethod(lambda classes: u2net_blocks(classes, "plain", mid_channels=2, out_channels=4))
 
 
 class TestResidual(BlocksContract):
-    build = staticmethod(lambda classes: u2net_blocks(classes, "residual", mid=2, out=4))
+    build = staticmethod(lambda classes: u2net_blocks(classes, "residual", mid_channels=2, out_channels=4))
 
 
 class TestDense(BlocksContract):
-    build = staticmethod(lambda classes: u2net_blocks(classes, "dense", mid=2, out=4))
+    build = staticmethod(lambda classes: u2net_blocks(classes, "dense", mid_channels=2, out_channels=4))
 
 
 class TestInception(BlocksContract):
-    build = staticmethod(lambda classes: u2net_blocks(classes, "inception", mid=2, out=4))
+    build = staticmethod(lambda classes: u2net_blocks(classes, "inception", mid_channels=2, out_channels=4))
 
 
 class TestPyramid(BlocksContract):
-    build = staticmethod(lambda classes: u2net_blocks(classes, "pyramid", mid=2, out=4))
+    build = staticmethod(lambda classes: u2net_blocks(classes, "pyramid", mid_channels=2, out_channels=4))
 
 
 class TestNaive(BlocksContract):
-    build = staticmethod(lambda classes: u2net_blocks(classes, "naive", mid=6, out=8))
+    build = staticmethod(lambda classes: u2net_blocks(classes, "naive", mid_channels=6, out_channels=8))
 
 
 # --- what they compute --------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def cost(block: nn.Module, by: str, inputs: int, size: int) -> int:
 def test_blocks_match_an_rsu_within_four_percent_and_no_width_is_nearer(name, by):
     for row in ROWS:
         height, inputs, _, out, dilated = row
-        mid, share = match(BLOCKS[name], row, by)
+        mid, share = matched_width(BLOCKS[name], row, by)
         with torch.device("meta"):
             due = cost(RSU(*row), by, inputs, 64)
             near = [
@@ -163,15 +163,15 @@ def test_one_cannot_have_both():
 
 def test_a_net_of_rsus_is_u2net_small():
     torch.manual_seed(0)
-    one = u2net_small(2, mid=4, out=8).state_dict()
+    one = u2net_small(2, mid_channels=4, out_channels=8).state_dict()
     torch.manual_seed(0)
-    two = u2net_blocks(2, "rsu", mid=4, out=8).state_dict()
+    two = u2net_blocks(2, "rsu", mid_channels=4, out_channels=8).state_dict()
     assert list(one) == list(two) and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_what_costs_more_even_at_its_thinnest_is_said_by_its_share():
     wide = lambda height, inputs, mid, out, dilated: nn.Conv2d(inputs, out + mid, 9)  # noqa: E731
-    mid, share = match(wide, (2, 4, 1, 64, False), "parameters")
+    mid, share = matched_width(wide, (2, 4, 1, 64, False), "parameters")
     assert mid == 1 and share > 3
 
 
@@ -179,12 +179,15 @@ def test_unknown_blocks_and_costs_are_refused_with_those_that_there_are():
     with pytest.raises(ValueError, match=r"'vgg'; there are plain, residual, dense, .*rsu\.$"):
         u2net_blocks(block="vgg")
     with pytest.raises(ValueError, match=r"by 'parameters' or 'flops', not 'seconds'\."):
-        match(BLOCKS["plain"], (7, 3, 16, 64, False), "seconds")
+        matched_width(BLOCKS["plain"], (7, 3, 16, 64, False), "seconds")
 
 
 def test_a_recipe_can_name_the_block():
     recipe = recipes.Recipe(
-        "x", "synthetic", "u2net_blocks", model_options={"block": "dense", "mid": 2, "out": 4}
+        "x",
+        "synthetic",
+        "u2net_blocks",
+        model_options={"block": "dense", "mid_channels": 2, "out_channels": 4},
     )
     model = recipe.build_model()
     assert type(model.body.encode) is BLOCKS["dense"]

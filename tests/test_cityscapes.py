@@ -63,8 +63,8 @@ def test_an_example_comes_from_its_two_files(tmp_path):
 
 
 def test_files_are_read_when_asked_for_in_the_order_of_their_names(tmp_path):
-    for split, length in (("train", 3), ("val", 2)):
-        write_streets(tmp_path, split, length, (16, 32))
+    for part, length in (("train", 3), ("val", 2)):
+        write_streets(tmp_path, part, length, (16, 32))
     put(tmp_path, "leftImg8bit/val/aachen/aachen_000000_000000_leftImg8bit.png", np.zeros((16, 32, 3)))
     damaged = tmp_path / "gtFine/val/aachen/aachen_000000_000000_gtFine_labelIds.png"
     damaged.parent.mkdir(parents=True)
@@ -93,12 +93,12 @@ def test_what_is_missing_is_said_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("U2LEARN_DATA", str(tmp_path / "nothing"))
     with pytest.raises(local.MissingDataset, match=r"cityscapes-dataset\.com, register there"):
         Cityscapes("val")
-    with pytest.raises(ValueError, match="splits of Cityscapes are train and val, not 'test'"):
+    with pytest.raises(ValueError, match="parts of Cityscapes are train and val, not 'test'"):
         Cityscapes("test", tmp_path)
     with pytest.raises(FileNotFoundError, match="leftImg8bit/val: there is no such folder"):
         Cityscapes("val", tmp_path)
     (tmp_path / "leftImg8bit/val/ulm").mkdir(parents=True)
-    with pytest.raises(ValueError, match="val split of Cityscapes has no image"):
+    with pytest.raises(ValueError, match="val part of Cityscapes has no image"):
         Cityscapes("val", tmp_path)
     put(tmp_path, IMAGE, np.zeros((6, 12, 3)))
     with pytest.raises(FileNotFoundError, match=f"{LABEL}: the label of image ulm_000001_000019 is missing"):
@@ -138,14 +138,14 @@ def test_written_scenes_come_back_as_they_were_drawn(tmp_path):
 
 def test_from_files_to_a_score_equal_to_torchmetrics(tmp_path):
     """Files in the official layout, a short training, whole images in 6 scales and mirrored, mIoU."""
-    for split, length in (("train", 6), ("val", 3)):
-        write_streets(tmp_path / "cityscapes", split, length, (32, 64))
-    train, val = (Cityscapes(split, tmp_path / "cityscapes") for split in ("train", "val"))
+    for part, length in (("train", 6), ("val", 3)):
+        write_streets(tmp_path / "cityscapes", part, length, (32, 64))
+    train, val = (Cityscapes(part, tmp_path / "cityscapes") for part in ("train", "val"))
     recipe = recipes.Recipe(
         name="streets", dataset="cityscapes", model="unet_small", num_classes=19, crop=(32, 64), batch=4,
         model_options={"width": 8, "depth": 3}, augmentation=Augmentation(scale=(0.5, 2.0), flips="h"),
         optimiser="adamw", learning_rate=0.02, final_rate=0.0, warm_up=0.2, iterations=40, evaluations=2,
-        flips="h", scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
+        views="h", scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
     )  # fmt: skip
     model = training.train(recipe, tmp_path / "run", train, val, "cpu", progress=False)
     result = tasks.evaluate(model, recipe, val).scores.score()
@@ -160,7 +160,7 @@ def test_from_files_to_a_score_equal_to_torchmetrics(tmp_path):
 
     log = training.read_log(tmp_path / "run")
     assert log[-1]["miou"] == result["miou"]
-    single = tasks.evaluate(model, dataclasses.replace(recipe, flips="", scales=(1,)), val).scores
+    single = tasks.evaluate(model, dataclasses.replace(recipe, views="", scales=(1,)), val).scores
     assert single.score()["miou"] != result["miou"]
 
 
@@ -169,7 +169,7 @@ def test_the_twelve_views_are_averaged_as_published():
     example = SyntheticStreets("val", 1, (32, 64))[0]
     recipe = recipes.Recipe(
         name="x", dataset="streets", model="unet_small", num_classes=19, crop=(32, 64),
-        model_options={"width": 4, "depth": 2}, flips="h", scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
+        model_options={"width": 4, "depth": 2}, views="h", scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
     )  # fmt: skip
     model = recipe.build_model().eval()
     mean = torch.tensor([123.675, 116.28, 103.53])[:, None, None]

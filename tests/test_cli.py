@@ -73,7 +73,7 @@ TINY = Recipe(
     learning_rate=0.02,
     iterations=12,
     evaluations=2,
-    flips="h",
+    views="h",
 )
 
 
@@ -331,8 +331,8 @@ SALIENT = [
         f"{dataset}-tiny",
         dataset,
         "u2net_small",
-        protocol=split,
-        model_options={"mid": 2, "out": 2},
+        protocol=protocol,
+        model_options={"mid_channels": 2, "out_channels": 2},
         num_classes=1,
         square=40,
         normalisation="maximum",
@@ -344,7 +344,7 @@ SALIENT = [
         evaluations=1,
         trained_by="duts-tiny" if dataset == "sod" else "",
     )
-    for dataset, split in (("duts", "duts"), ("sod", "duts"), ("ecssd", "study"))
+    for dataset, protocol in (("duts", "duts"), ("sod", "duts"), ("ecssd", "study"))
 ]
 
 

@@ -100,7 +100,7 @@ def test_pictures_differ():
 
 
 def test_a_set_is_a_sequence_with_two_parts_that_share_nothing():
-    train, test = (SyntheticObjects(split, 30, (32, 48), seed=2) for split in ("train", "test"))
+    train, test = (SyntheticObjects(part, 30, (32, 48), seed=2) for part in ("train", "test"))
     assert len(train) == 30 and train[0].image.shape == (3, 32, 48) and not set(train.seeds) & set(test.seeds)
     assert [e.name for e in test[:2]] == [test[0].name, test[1].name]
     assert SyntheticObjects("test", 2, (32, 32), thin=True)[0].name.startswith("thin-")

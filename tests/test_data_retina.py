@@ -1,4 +1,4 @@
-"""The retinal sets: layouts, splits, second observers, fields of view; real files where there are some."""
+"""The retinal sets: layouts, parts, second observers, fields of view; real files where there are some."""
 
 import gzip
 import hashlib
@@ -94,23 +94,23 @@ def sets(tmp_path_factory):
 
 @pytest.mark.parametrize("dataset", LAYOUTS)
 @pytest.mark.parametrize("protocol", TRAINING)
-def test_every_split_has_the_images_that_its_protocol_says(sets, dataset, protocol):
+def test_every_part_has_the_images_that_its_protocol_says(sets, dataset, protocol):
     number = SIZES[protocol][dataset]
     names = {}
-    for split, n in zip(("train", "test"), number, strict=True):
+    for part, n in zip(("train", "test"), number, strict=True):
         if n == 0:
-            with pytest.raises(ValueError, match=f"The {split} split of {dataset} .{protocol}. has no image"):
-                Retina(dataset, split, sets / dataset, protocol)
-            names[split] = []
+            with pytest.raises(ValueError, match=f"The {part} part of {dataset} .{protocol}. has no image"):
+                Retina(dataset, part, sets / dataset, protocol)
+            names[part] = []
         else:
-            names[split] = Retina(dataset, split, sets / dataset, protocol).names
-        assert len(names[split]) == n
+            names[part] = Retina(dataset, part, sets / dataset, protocol).names
+        assert len(names[part]) == n
     assert not set(names["train"]) & set(names["test"])
     everything = Retina(dataset, "all", sets / dataset, protocol).names
     assert everything == sorted(names["train"] + names["test"])
 
 
-def test_the_names_of_the_splits(sets):
+def test_the_names_of_the_parts(sets):
     def names(*arguments, protocol="mmseg"):
         return Retina(arguments[0], arguments[1], sets / arguments[0], protocol).names
 
@@ -123,7 +123,7 @@ def test_the_names_of_the_splits(sets):
     assert names("hrf", "train", protocol="paddleseg")[-1] == "07_h"
 
 
-def test_a_missing_file_shifts_no_split(tmp_path):
+def test_a_missing_file_shifts_no_part(tmp_path):
     make_chase(tmp_path)
     for path in tmp_path.glob("Image_03L*"):
         path.unlink()
@@ -193,7 +193,7 @@ def test_wrong_names_are_answered_with_the_right_ones(sets):
         Retina("DRIVE", "train", sets / "drive")
     with pytest.raises(ValueError, match="no retinal protocol 'ours'; there are mmseg, paddleseg, lwnet"):
         Retina("drive", "train", sets / "drive", "ours")
-    with pytest.raises(ValueError, match="splits of drive are train, test and all, not 'val'"):
+    with pytest.raises(ValueError, match="parts of drive are train, test and all, not 'val'"):
         Retina("drive", "val", sets / "drive")
 
 
@@ -206,7 +206,7 @@ def test_missing_folders_and_labels_are_named(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"stare-images: there is no such folder"):
         Retina("stare", "train", tmp_path)
     (tmp_path / "stare-images").mkdir()
-    with pytest.raises(ValueError, match=r"The train split of stare \(mmseg\) has no image in"):
+    with pytest.raises(ValueError, match=r"The train part of stare \(mmseg\) has no image in"):
         Retina("stare", "train", tmp_path)
 
     make_drive(tmp_path / "DRIVE")

@@ -11,7 +11,7 @@ from PIL import Image
 from u2learn.data import catalogue, local
 from u2learn.data.example import read_mask
 from u2learn.data.local import MissingDataset
-from u2learn.data.saliency import PARTS, PROTOCOLS, TESTS, Saliency, paired
+from u2learn.data.saliency import PROTOCOLS, SUBSETS, TESTS, Saliency, paired
 
 SIZE = (20, 24)  # (H, W) of the tiny images here
 OFFICIAL = {  # set -> the folders that its makers hand out: (images, masks, how many files here)
@@ -75,8 +75,8 @@ def home(root, monkeypatch):
 @pytest.mark.parametrize("dataset", TESTS)
 def test_the_official_layouts_are_read(dataset, root):
     protocol = "dis5k" if dataset.startswith("dis-") else "duts"
-    counts = {PARTS_OF[name]: n for parts in OFFICIAL.values() for name, _, n in parts}
-    test, train = (Saliency(dataset, split, protocol=protocol) for split in ("test", "train"))
+    counts = {SUBSET_OF[name]: n for parts in OFFICIAL.values() for name, _, n in parts}
+    test, train = (Saliency(dataset, part, protocol=protocol) for part in ("test", "train"))
     assert len(test) == counts[dataset] and len(train) == (5 if protocol == "duts" else 3)
     example = test[1]
     assert example.name == f"{dataset}-0700"
@@ -85,7 +85,7 @@ def test_the_official_layouts_are_read(dataset, root):
     assert [e.name for e in test[:2]] == [f"{dataset}-0001", f"{dataset}-0700"]
 
 
-PARTS_OF = {images: part for part, (_, images, _) in PARTS.items()}
+SUBSET_OF = {images: name for name, (_, images, _) in SUBSETS.items()}
 
 
 def test_the_store_finds_and_counts_what_is_read(root):
@@ -112,7 +112,7 @@ def test_the_store_finds_and_counts_what_is_read(root):
 @pytest.mark.parametrize(("images", "masks"), [("image", "mask"), ("Images", "Masks"), ("im", "GT")])
 def test_copies_that_others_handed_on_are_read_too(tmp_path, monkeypatch, dataset, images, masks):
     inner = {"duts": "DUTS-TE/", "dis-te2": "DIS-TE2/"}.get(dataset, "")
-    name = PARTS[dataset].dataset
+    name = SUBSETS[dataset].dataset
     put(tmp_path / catalogue.DATASETS[name].folder, inner + images, inner + masks, ["a", "b"])
     monkeypatch.setenv("U2LEARN_DATA", str(tmp_path))
     protocol = "dis5k" if dataset.startswith("dis") else "duts"
@@ -120,14 +120,14 @@ def test_copies_that_others_handed_on_are_read_too(tmp_path, monkeypatch, datase
 
 
 def test_duts_trains_every_set_of_its_table_and_dis_tr_its_own():
-    tables = {name: Saliency(name, "train").part for name in PROTOCOLS["duts"][1]}
+    tables = {name: Saliency(name, "train").subset for name in PROTOCOLS["duts"][1]}
     assert tables == dict.fromkeys(("duts", "ecssd", "hku-is", "pascal-s", "dut-omron", "sod"), "duts-tr")
     assert Saliency("dis-te3", "train", protocol="dis5k")[0].name == "dis-tr-0001"
 
 
 def test_the_study_is_cut_by_number_so_that_a_lost_file_shifts_nothing(tmp_path):
-    def names(split):
-        return Saliency("ecssd", split, tmp_path, "study").names
+    def names(part):
+        return Saliency("ecssd", part, tmp_path, "study").names
 
     put(tmp_path, "images", "ground_truth_mask", [f"{n:04}" for n in range(1, 1001) if n != 3])
     assert (len(names("train")), len(names("test"))) == (699, 300)
@@ -148,7 +148,7 @@ def stored(how, values):
 @pytest.mark.parametrize("how", ["1 255", "L 255", "RGB 255", "L 1", "RGB 1"])
 @pytest.mark.parametrize("dataset", ["ecssd", "pascal-s"])
 def test_masks_of_every_kind(tmp_path, how, dataset):
-    images, masks = PARTS[dataset][1:]
+    images, masks = SUBSETS[dataset][1:]
     put(tmp_path, images, masks, ["0001"])
     stored(how, mask(3)).save(tmp_path / masks / "0001.png")
     assert np.array_equal(Saliency(dataset, "test", tmp_path)[0].label, mask(3))
@@ -185,8 +185,8 @@ def test_what_few_observers_marked_is_a_mask_of_pascal_s_only(tmp_path):
     """Three grey values below 128: shares of agreement there, and nobody's mask elsewhere."""
     grey = np.arange(SIZE[0] * SIZE[1], dtype=np.uint8).reshape(SIZE) % 3 * 50
     for dataset in ("pascal-s", "ecssd"):
-        put(tmp_path / dataset, *PARTS[dataset][1:], ["0001"])
-        Image.fromarray(grey).save(tmp_path / dataset / PARTS[dataset].masks / "0001.png")
+        put(tmp_path / dataset, *SUBSETS[dataset][1:], ["0001"])
+        Image.fromarray(grey).save(tmp_path / dataset / SUBSETS[dataset].masks / "0001.png")
     assert np.array_equal(Saliency("pascal-s", "test", tmp_path / "pascal-s")[0].label, grey == 100)
     with pytest.raises(ValueError, match="no binary mask"):
         Saliency("ecssd", "test", tmp_path / "ecssd")[0]
@@ -248,7 +248,7 @@ def test_a_photograph_is_no_mask(tmp_path):
     ("arguments", "text"),
     [
         (("duts-tr", "test"), "no saliency set 'duts-tr'; there are duts, ecssd, hku-is"),
-        (("ecssd", "val"), "no saliency split 'val'; there are train, test"),
+        (("ecssd", "val"), "no saliency part 'val'; there are train, test"),
         (("ecssd", "test", None, "mmseg"), "no saliency protocol 'mmseg'; there are duts, dis5k, study"),
         (("dis-vd", "test"), "'duts' tests on duts, ecssd, .*sod, not on 'dis-vd'"),
         (("sod", "test", None, "study"), "'study' tests on ecssd, not on 'sod'"),
@@ -271,9 +271,9 @@ def test_a_set_that_is_not_there_says_where_to_get_it(tmp_path, monkeypatch):
     assert str(error.value).endswith("?")
 
 
-def test_an_empty_split_is_refused(tmp_path):
+def test_an_empty_part_is_refused(tmp_path):
     put(tmp_path, "images", "ground_truth_mask", ["0001"])
-    with pytest.raises(ValueError, match=r"The test split of ecssd \(study\) has no image"):
+    with pytest.raises(ValueError, match=r"The test part of ecssd \(study\) has no image"):
         Saliency("ecssd", "test", tmp_path, "study")
 
 

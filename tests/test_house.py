@@ -16,15 +16,15 @@ from u2learn.studies import drawn
 ROOT = Path(__file__).parent.parent
 # Every field that a recipe may leave out, with another value than the default of today.
 OTHERS = {
-    "protocol": "lwnet", "levels": (0, 9), "side": 9, "square": 999, "normalisation": "half", "channels": 4,
-    "num_classes": 5, "start": "x", "crop": (16, 16), "batch": 3, "loss": "paddle-ce", "optimiser": "adam",
-    "momentum": 0.5, "learning_rate": 0.5, "final_rate": 0.5, "power": 2.0, "weight_decay": 0.5,
-    "warm_up": 0.4, "ema": 0.7, "small_first": 0.3, "iterations": 41, "evaluations": 1,
-    "watched": "validation", "window": (9, 9), "stride": (5, 5), "flips": "h", "scales": (2.0,),
+    "protocol": "lwnet", "levels": (0, 9), "long_side": 9, "square": 999, "normalisation": "half",
+    "channels": 4, "num_classes": 5, "start": "x", "crop": (16, 16), "batch": 3, "loss": "paddle-ce",
+    "optimiser": "adam", "momentum": 0.5, "learning_rate": 0.5, "final_rate": 0.5, "power": 2.0,
+    "weight_decay": 0.5, "warm_up": 0.4, "ema": 0.7, "small_first": 0.3, "iterations": 41, "evaluations": 1,
+    "watched": "validation", "window": (9, 9), "stride": (5, 5), "views": "h", "scales": (2.0,),
     "stretch": False, "scored_under": ("image", "field"),
 }  # fmt: skip
 # Of these, some record has what the default is.
-LEFT_TO_THE_DEFAULT = ("momentum", "power", "scales", "levels", "channels", "stretch", "side")
+LEFT_TO_THE_DEFAULT = ("momentum", "power", "scales", "levels", "channels", "stretch", "long_side")
 
 
 def made_by() -> dict[str, str]:

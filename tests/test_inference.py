@@ -1,4 +1,4 @@
-"""Inference: the sliding window against a loop over pixels, flips and scales by hand, whole photographs."""
+"""Inference: the sliding window against a loop over pixels, views and scales by hand, whole photographs."""
 
 import math
 
@@ -188,13 +188,13 @@ def test_without_a_window_the_whole_image_goes_in(net):
 
 
 @pytest.mark.parametrize(
-    ("flips", "views"),
-    [(False, [()]), ("", [()]), (True, [(), (2,)]), ("h", [(), (2,)]), ("hv", [(), (2,), (1,), (1, 2)])],
+    ("views", "mirrors"),
+    [("", [()]), ("h", [(), (2,)]), ("hv", [(), (2,), (1,), (1, 2)])],
 )
-def test_flips_are_averaged(net, flips, views):
+def test_views_are_averaged(net, views, mirrors):
     image = picture(14, 19)
-    due = sum(mirrored(net, image, v).softmax(0) for v in views) / len(views)
-    torch.testing.assert_close(predict(net, image, flips=flips), due)
+    due = sum(mirrored(net, image, v).softmax(0) for v in mirrors) / len(mirrors)
+    torch.testing.assert_close(predict(net, image, views=views), due)
 
 
 def test_eight_views_are_averaged(net):
@@ -205,7 +205,7 @@ def test_eight_views_are_averaged(net):
             view = (image.flip(2) if mirror else image).rot90(quarters, (1, 2))
             back = logits_of(net, view).softmax(0).rot90(-quarters, (1, 2))
             due = due + (back.flip(2) if mirror else back)
-    torch.testing.assert_close(predict(net, image, flips="hvt"), due / 8)
+    torch.testing.assert_close(predict(net, image, views="hvt"), due / 8)
 
 
 def test_windows_lie_down_with_the_picture(net):
@@ -214,19 +214,19 @@ def test_windows_lie_down_with_the_picture(net):
     due = 0
     for y in (0, 8):
         for x in (0, 12):
-            part = F.pad(predict(net, image[:, y : y + 8, x : x + 12], flips="hvt"), (x, 12 - x, y, 8 - y))
+            part = F.pad(predict(net, image[:, y : y + 8, x : x + 12], views="hvt"), (x, 12 - x, y, 8 - y))
             due = due + part
-    torch.testing.assert_close(predict(net, image, window=(8, 12), stride=(8, 12), flips="hvt"), due)
+    torch.testing.assert_close(predict(net, image, window=(8, 12), stride=(8, 12), views="hvt"), due)
 
 
-def test_a_turn_and_its_way_back():
+def test_a_flip_and_its_way_back():
     x = picture(5, 7)
     for view in recipes.VIEWS["hvt"]:
-        assert torch.equal(inference.turn(inference.turn(x, view), view[::-1]), x)
-    assert len({inference.turn(x, view).numpy().tobytes() for view in recipes.VIEWS["hvt"]}) == 8
+        assert torch.equal(inference.flipped(inference.flipped(x, view), view[::-1]), x)
+    assert len({inference.flipped(x, view).numpy().tobytes() for view in recipes.VIEWS["hvt"]}) == 8
 
 
-def test_scales_and_flips_are_averaged_as_probabilities_at_native_size(net):
+def test_scales_and_views_are_averaged_as_probabilities_at_native_size(net):
     """Cityscapes' twelve views: six scales, mirrored too; logits resized, then the softmax, then the mean."""
     image, scales = picture(15, 22), (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
     due, count = 0, 0
@@ -240,11 +240,11 @@ def test_scales_and_flips_are_averaged_as_probabilities_at_native_size(net):
             due, count = due + back.softmax(0), count + 1
     assert count == 12
     net.seen.clear()
-    torch.testing.assert_close(predict(net, image, flips="h", scales=scales), due / 12, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(predict(net, image, views="h", scales=scales), due / 12, rtol=1e-4, atol=1e-6)
     assert len(net.seen) == 12
 
 
-def test_windows_flips_and_scales_together(net):
+def test_windows_views_and_scales_together(net):
     image = picture(14, 19)
     due = 0
     for scale in (1.0, 1.5):
@@ -255,14 +255,14 @@ def test_windows_flips_and_scales_together(net):
             due = due + F.interpolate(logits[None], size=(14, 19), mode="bilinear", align_corners=False)[
                 0
             ].softmax(0)
-    got = predict(net, image, window=8, stride=5, flips="hv", scales=(1.0, 1.5))
+    got = predict(net, image, window=8, stride=5, views="hv", scales=(1.0, 1.5))
     torch.testing.assert_close(got, due / 8, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (97, 131)])
 def test_any_size_is_predicted_at_its_own_size(size):
     model = unet_small(width=4, depth=4).eval()
-    for options in ({}, {"window": 32, "stride": 20}, {"flips": "hv", "scales": (0.5, 1, 2)}):
+    for options in ({}, {"window": 32, "stride": 20}, {"views": "hv", "scales": (0.5, 1, 2)}):
         got = predict(model, picture(*size), **options)
         assert got.shape == (2, *size)
         torch.testing.assert_close(got.sum(0), torch.ones(size))
@@ -317,9 +317,9 @@ def test_scales_that_are_none_are_refused(net, scales):
         predict(net, picture(8, 8), scales=scales)
 
 
-def test_unknown_flips_are_refused(net):
-    with pytest.raises(ValueError, match=r"'vh'"):
-        predict(net, picture(8, 8), flips="vh")
+def test_unknown_views_are_refused(net):
+    with pytest.raises(ValueError, match=r"views is one of .*'hvt', not 'vh'"):
+        predict(net, picture(8, 8), views="vh")
 
 
 # --- photographs --------------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def photograph():
 
 @pytest.mark.parametrize("normalisation", ["imagenet", "half", "image"])
 def test_segment_is_normalise_and_predict(photograph, normalisation):
-    it = recipe(normalisation=normalisation, flips="h")
+    it = recipe(normalisation=normalisation, views="h")
     model = it.build_model()
     image = torch.as_tensor(photograph.image)
     due = predict(model, normalise(image[None] / 255, normalisation)[0], 32, 21, "h")
@@ -349,7 +349,7 @@ def test_segment_is_normalise_and_predict(photograph, normalisation):
 
 
 def test_segment_shrinks_and_comes_back(photograph):
-    it = recipe(side=48)
+    it = recipe(long_side=48)
     model = it.build_model()
     image = torch.as_tensor(photograph.image) / 255
     small = resize(image, shrunk_size((60, 70), 48))

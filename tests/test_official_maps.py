@@ -161,7 +161,7 @@ def test_a_model_of_several_classes_is_refused():
 
 def test_a_real_network_at_any_size():
     torch.manual_seed(0)
-    model = u2net_small(mid=2, out=4)
+    model = u2net_small(mid_channels=2, out_channels=4)
     for size in ((1, 1), (3, 5), (97, 131)):
         got = saliency(model, torch.from_numpy(photograph(*size)))
         assert got.shape == size and 0 <= got.min() <= got.max() <= 1

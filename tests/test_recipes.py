@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from u2learn import recipes
+from u2learn import recipes, records
 from u2learn.data.augment import Augmentation
 from u2learn.losses import cross_entropy, dice_mmseg0, dice_paddle2021, iou_loss
 from u2learn.recipe import Recipe
 from u2learn.recipes import get, names
-from u2learn.registry import DATASETS, LOSSES, METRICS
+from u2learn.registry import DATASETS, LOSSES, METRICS, MODELS
 from u2learn.studies import training_of
 from u2learn.studies.blocks import block_study
 
@@ -66,7 +66,7 @@ def test_rows_of_openmmlab(dataset, head, loss):
         "model": "unet_s5_d16",
         "model_options": {"head": HEADS[head], "auxiliary": True},
         "num_classes": 2,
-        "side": 0,
+        "long_side": 0,
         "normalisation": "imagenet",
         "crop": (crop, crop),
         "augmentation": Augmentation(
@@ -82,7 +82,7 @@ def test_rows_of_openmmlab(dataset, head, loss):
         "iterations": 40_000,
         "window": (crop, crop),
         "stride": (stride, stride),
-        "flips": "",
+        "views": "",
         "scales": (1.0,),
         "evaluations": 10,
         "seed": 0,
@@ -101,7 +101,7 @@ def test_rows_of_paddleseg(dataset):
         "model": "unet_paddle",
         "model_options": {},
         "num_classes": 2,
-        "side": 0,
+        "long_side": 0,
         "normalisation": "half",
         "crop": (crop, crop),
         "augmentation": Augmentation(
@@ -117,7 +117,7 @@ def test_rows_of_paddleseg(dataset):
         "iterations": 40_000,
         "window": None,
         "stride": None,
-        "flips": "",
+        "views": "",
         "seed": 0,
     }
     assert {name: getattr(it, name) for name in due} == due
@@ -148,9 +148,9 @@ def test_rows_of_the_u2net_paper(dataset, model):
         "dataset": dataset,
         "protocol": "duts",
         "model": model,
-        "model_options": {} if model == "u2net" else {"mid": 16, "out": 64},
+        "model_options": {} if model == "u2net" else {"mid_channels": 16, "out_channels": 64},
         "num_classes": 1,
-        "side": 0,
+        "long_side": 0,
         "square": 320,
         "crop": (288, 288),
         "normalisation": "maximum",
@@ -163,7 +163,7 @@ def test_rows_of_the_u2net_paper(dataset, model):
         "ema": 0.0,
         "iterations": 600_000,
         "window": None,
-        "flips": "",
+        "views": "",
         "scales": (1.0,),
         "seed": 0,
     }
@@ -213,9 +213,10 @@ def test_our_own_for_saliency():
         assert it.protocol == ("study" if name == "ecssd" else "")
         assert it.iterations <= 3000
     assert get("ecssd-small").batch > get("ecssd-u2net-small").batch
-    assert (
-        get("ecssd-small").model_options == {"mid": 16, "out": 64} and get("ecssd-small").ema > 0
-    )  # the full U²-Net†
+    assert get("ecssd-small").ema > 0 and get("ecssd-small").model_options == {
+        "mid_channels": 16,
+        "out_channels": 64,
+    }  # the full U²-Net†
 
 
 def test_steps_from_the_published_training_to_ours_change_one_thing_each():
@@ -261,7 +262,8 @@ def test_blocks_compete_at_equal_cost_and_everything_else_is_one_recipe(dataset)
     for (of, block, by), name in block_study().items():
         if of == dataset:
             it = get(name)
-            assert it.model_options | {"by": by} == {"block": block, "by": by, "mid": 8, "out": 16}
+            options = {"block": block, "by": by, "mid_channels": 8, "out_channels": 16}
+            assert it.model_options | {"by": by} == options
             assert it == dataclasses.replace(rsu, name=name, model_options=it.model_options)
             assert cost(it, by) == pytest.approx(due[by], rel=0.07), name
     assert (rsu.dataset, rsu.num_classes) == (dataset, 2 if dataset == "drive" else 1)
@@ -419,12 +421,12 @@ CHANGES = {
     "model_options": {"width": 9}, "num_classes": 3, "task": "classes", "channels": 4, "start": "abc",
     "levels": (10, 900), "schedule": "constant", "betas": (0.5, 0.5), "decay_on": "all", "momentum": 0.5,
     "power": 2.0, "watched": "test", "keep": "best", "patience": 2, "stretch": False,
-    "scored_under": ("image",), "metrics": ("clicks",), "side": 100, "normalisation": "half",
+    "scored_under": ("image",), "metrics": ("clicks",), "long_side": 100, "normalisation": "half",
     "crop": (32, 32), "batch": 3, "loss": "ce",
     "augmentation": Augmentation(rotate=1), "optimiser": "sgd", "learning_rate": 0.5, "final_rate": 0.5,
     "weight_decay": 0.5, "warm_up": 0.3, "ema": 0.9, "small_first": 0.2, "iterations": 77,
     "window": (9, 9), "stride": (5, 5),
-    "flips": "h", "scales": (0.5, 1.0), "evaluations": 3, "seed": 1, "square": 64,
+    "views": "h", "scales": (0.5, 1.0), "evaluations": 3, "seed": 1, "square": 64,
 }  # fmt: skip
 
 
@@ -464,6 +466,54 @@ def test_what_is_no_recipe_is_refused(text):
     assert "recipe" in str(error.value) and "\n" not in str(error.value)
 
 
+FIRST_EDITION = """{
+  "name": "x", "dataset": "stare", "split": "lwnet", "model": "unet_small", "model_options": {"width": 9},
+  "num_classes": 2, "side": 720, "normalisation": "image", "crop": [192, 192],
+  "augmentation": {"flips": "hvt", "rotate": 10}, "batch": 3, "loss": "ce-dice", "optimiser": "adamw",
+  "learning_rate": 0.5, "iterations": 77, "flips": "hv", "scales": [0.5, 1.0], "seed": 4
+}"""  # as this recipe was written then
+
+
+def test_a_recipe_of_the_first_edition_reads_as_that_of_today():
+    assert Recipe.from_json(FIRST_EDITION) == Recipe(
+        name="x", dataset="stare", protocol="lwnet", model="unet_small",
+        model_options={"width": 9, "depth": 4}, long_side=720, normalisation="image", crop=(192, 192),
+        augmentation=Augmentation(flips="hvt", rotate=10), batch=3, loss="ce-dice", optimiser="adamw",
+        schedule="one-cycle", betas=(0.9, 0.99), decay_on="kernels", learning_rate=0.5, iterations=77,
+        views="hv", scales=(0.5, 1.0), seed=4,
+    )  # fmt: skip
+
+
+def test_fields_of_a_record_mean_what_their_old_names_meant():
+    found = [r.get("recipe") or r.get("official") for r in records.records().values()]
+    old = [stored for stored in found if stored and "flips" in stored]
+    assert len(old) > 100
+    for stored in old:
+        recipe = Recipe.from_json(json.dumps(stored))
+        assert (recipe.views, recipe.long_side) == (stored["flips"], stored["side"]), stored["name"]
+        assert recipe.augmentation.flips == stored["augmentation"]["flips"], stored["name"]
+        for old_name, name in (("mid", "mid_channels"), ("out", "out_channels")):
+            if old_name in stored["model_options"]:
+                assert recipe.model_options[name] == stored["model_options"][old_name], stored["name"]
+        assert not {"mid", "out"} & set(recipe.model_options)
+
+
+def test_arguments_of_a_model_of_ones_own_keep_their_names(monkeypatch):
+    def mine(num_classes: int = 2, mid: int = 4, out: int = 4):
+        return torch.nn.Conv2d(3, num_classes, 1)
+
+    monkeypatch.setitem(MODELS, "mine", mine)
+    recipe = get("drive-small", model="mine", model_options={"mid": 3, "out": 5})
+    assert Recipe.from_json(recipe.to_json()) == recipe and recipe.model_options == {"mid": 3, "out": 5}
+
+
+@pytest.mark.parametrize(("old", "new"), [("flips", "views"), ("side", "long_side")])
+def test_a_field_under_both_of_its_names_is_refused(old, new):
+    values = json.loads(get("drive-small").to_json())
+    with pytest.raises(ValueError, match=f"'{old}'"):
+        Recipe.from_json(json.dumps(values | {old: values[new]}))
+
+
 # --- what a recipe may say ----------------------------------------------------------------------------------
 
 
@@ -474,7 +524,7 @@ def test_what_is_no_recipe_is_refused(text):
         ("loss", "ce-dice"),
         ("optimiser", "adamw"),
         ("normalisation", "imagenet"),
-        ("flips", "hv"),
+        ("views", "hv"),
     ],
 )
 def test_unknown_words_are_refused_at_once_with_those_that_there_are(field, known):
@@ -502,10 +552,10 @@ def test_flips_that_there_are_not_are_refused():
     [
         {"square": 0},
         {"square": 280},
-        {"side": 300},
+        {"long_side": 300},
         {"augmentation": Augmentation(rotate=5)},
         {"augmentation": Augmentation(scale=(0.9, 1.2))},
-        {"flips": "h"},
+        {"views": "h"},
         {"scales": (1.0, 1.5)},
         {"window": (64, 64)},
     ],

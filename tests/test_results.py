@@ -268,7 +268,7 @@ def trained(tmp_path_factory):
         final_rate=0.0,
         iterations=25,
         evaluations=2,
-        flips="hv",
+        views="hv",
         window=(32, 32),
         stride=(21, 21),
     )
@@ -357,7 +357,7 @@ def test_many_classes_are_measured_under_the_street_protocols(tmp_path, monkeypa
     model = train(recipe, tmp_path, device="cpu", progress=False)
     record = measure.measure(tmp_path, "cpu", progress=False)
     assert list(record["scores"]) == ["image", "flip", "ms+flip"]
-    twelve = dataclasses.replace(recipe, flips="h", scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75))
+    twelve = dataclasses.replace(recipe, views="h", scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75))
     for name, mode in (("image", recipe), ("ms+flip", twelve)):
         due = evaluate(model, mode, scenes).scores.score()
         assert record["scores"][name]["miou"] == pytest.approx(due["miou"], abs=1e-6)
@@ -371,7 +371,7 @@ def test_saliency_is_measured_as_its_papers_do(tmp_path, monkeypatch, dataset):
         "tiny-salient",
         dataset,
         "u2net_small",
-        model_options={"mid": 2, "out": 2},
+        model_options={"mid_channels": 2, "out_channels": 2},
         num_classes=1,
         square=40,
         normalisation="maximum",

@@ -30,7 +30,7 @@ from u2learn.models.frozen import FrozenNorm, freeze_folded_norms
 from u2learn.models.start import start_from
 from u2learn.models.u2net import DOWN, UP, U2Net
 
-small = partial(u2net_small, mid=2, out=4)
+small = partial(u2net_small, mid_channels=2, out_channels=4)
 
 
 def filled(model, seed=1):
@@ -200,7 +200,7 @@ def test_another_network_is_refused_with_the_name_of_the_one_that_is_there(tmp_p
         ("wide", u_net, "unet_small (recipe 'synthetic-small')"),
         ("wnet", small, "wnet_small"),
         ("u2net", u_net, "holds U²-Net"),
-        ("u2net", partial(u2net_small, mid=3, out=4), "holds U²-Net"),
+        ("u2net", partial(u2net_small, mid_channels=3, out_channels=4), "holds U²-Net"),
         ("mmseg", small, "OpenMMLab's UNet-S5-D16"),
         ("psp", mmseg, "head 'psp' and the model 'fcn'"),
         ("paddle", mmseg, "PaddleSeg's UNet"),
@@ -306,7 +306,11 @@ def test_frozen_norms_are_known_again_after_any_way_through_the_disk(folded, tmp
     steps(model.train(), 1)
     x = torch.rand(2, 3, 40, 40)
     due = model.eval()(x)[0]
-    save_model(tmp_path / "mine", model, recipes.get("objects-small", model_options={"mid": 2, "out": 4}))
+    save_model(
+        tmp_path / "mine",
+        model,
+        recipes.get("objects-small", model_options={"mid_channels": 2, "out_channels": 4}),
+    )
     official(tmp_path / "theirs.pth", model)
     resumed = small()
     resumed.load_state_dict(model.state_dict())
@@ -344,7 +348,8 @@ def test_input_channels_change_the_kernels_that_see_the_image_and_no_other(build
 
 
 @pytest.mark.parametrize(
-    "build", [unet_small, wnet_small, small, partial(u2net_blocks, block="plain", mid=2, out=4)]
+    "build",
+    [unet_small, wnet_small, small, partial(u2net_blocks, block="plain", mid_channels=2, out_channels=4)],
 )
 @pytest.mark.parametrize("channels", [1, 5])
 def test_an_image_of_so_many_channels_goes_through(build, channels):

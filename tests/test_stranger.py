@@ -133,7 +133,7 @@ def test_fine_tuning_beats_the_same_training_from_nothing(tmp_path):
     net, _ = u2learn.pretrained("objects-small")
     torch.save(u2learn.to_official(net), tmp_path / "u2netp.pth")
     short = ("iterations=40", "evaluations=2", "square=64", "crop=[64,64]", "batch=4")
-    fine, scratch = tuned(tmp_path, tmp_path / "u2netp.pth", *short, "model_options.out=16")
+    fine, scratch = tuned(tmp_path, tmp_path / "u2netp.pth", *short, "model_options.out_channels=16")
     assert fine > scratch + 0.05 and fine > 0.8
 
 

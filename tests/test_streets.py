@@ -14,7 +14,7 @@ SIZE = (64, 128)
 
 @pytest.fixture(scope="module")
 def scenes():
-    return {split: SyntheticStreets(split, 24, SIZE)[:] for split in ("train", "val")}
+    return {part: SyntheticStreets(part, 24, SIZE)[:] for part in ("train", "val")}
 
 
 def test_a_seed_gives_the_same_scene_and_another_seed_another():
@@ -118,8 +118,8 @@ def test_nearer_things_hide_farther_ones_and_labels_follow_the_picture(scenes):
         assert step[change & known].mean() > 1.4 * step[wrong].mean()
 
 
-def test_the_splits_share_no_scene():
-    train, val = (SyntheticStreets(split, 50, seed=seed) for split, seed in (("train", 0), ("val", 0)))
+def test_the_parts_share_no_scene():
+    train, val = (SyntheticStreets(part, 50, seed=seed) for part, seed in (("train", 0), ("val", 0)))
     more = SyntheticStreets("train", 50, seed=1)
     assert not set(train.seeds) & set(val.seeds) and not set(train.seeds) & set(more.seeds)
     assert len(train) == 50
@@ -130,7 +130,7 @@ def test_the_splits_share_no_scene():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: SyntheticStreets("test"), "splits 'train' and 'val', not 'test'"),
+        (lambda: SyntheticStreets("test"), "parts 'train' and 'val', not 'test'"),
         (lambda: SyntheticStreets("val", 0), "at least 1, not 0"),
         (lambda: street(0, (64, 100)), "64 x 100; a scene is twice as wide as high"),
         (lambda: street(0, (8, 16)), "16 x 32 at least"),

@@ -314,8 +314,8 @@ def test_windows_are_normalised_as_whole_images_are(how):
     assert torch.equal(data.batch(0)[1][0], torch.as_tensor(CROSSES[0].label).long())
 
 
-def test_side_shrinks_images_before_training():
-    recipe = tiny(side=20, crop=(18, 20), augmentation=Augmentation(), batch=1)
+def test_long_side_shrinks_images_before_training():
+    recipe = tiny(long_side=20, crop=(18, 20), augmentation=Augmentation(), batch=1)
     data = TrainingData(recipe, CROSSES[:1], "cpu")
     images, labels = data.batch(0)
     assert images.shape == (1, 3, 18, 20) and (labels != 255).all()
@@ -328,7 +328,7 @@ def test_side_shrinks_images_before_training():
 def salient(**changes) -> Recipe:
     """A narrow U²-Net† on drawn things: one class, seven outputs."""
     settings = {
-        "model_options": {"mid": 4, "out": 4},
+        "model_options": {"mid_channels": 4, "out_channels": 4},
         "num_classes": 1,
         "square": 40,
         "normalisation": "maximum",

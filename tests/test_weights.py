@@ -35,7 +35,7 @@ MAPS = pathlib.Path("/proc/self/maps")  # what this process has mapped into memo
 
 
 def small(num_classes=1):
-    return u2net_small(num_classes, mid=2, out=4)
+    return u2net_small(num_classes, mid_channels=2, out_channels=4)
 
 
 def filled(model, seed=0):

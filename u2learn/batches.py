@@ -112,8 +112,8 @@ def sized(example: Example, recipe: Recipe) -> tuple[Tensor, Tensor]:
         size = recipe.square, recipe.square
         image = read_points(image.double() / 255, size).mul(255).round().byte()
         label = F.interpolate(label[None, None], size, mode="nearest-exact")[0, 0]
-    elif recipe.side:
-        shrunk = shrunk_size((label.shape[0], label.shape[1]), recipe.side)
+    elif recipe.long_side:
+        shrunk = shrunk_size((label.shape[0], label.shape[1]), recipe.long_side)
         image = resize(image / 255, shrunk).mul(255).round().byte()
     return image, label
 

@@ -6,6 +6,9 @@ and a record of before is then no record of it (see `records.is_current`).
 
 from typing import Any
 
+NAMES = {"side": "long_side", "flips": "views"}  # as fields were called, and are now
+_CHANNELS = {"mid": "mid_channels", "out": "out_channels"}
+OPTIONS = {"u2net_small": _CHANNELS, "u2net_blocks": _CHANNELS}  # and the arguments of these models
 FIELDS: dict[str, Any] = {
     "folder": "",
     "levels": None,
@@ -34,8 +37,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "unet_s5_d16": {"head": "fcn", "auxiliary": True},
     "unet_small": {"width": 8, "depth": 4},
     "wnet_small": {"width": 8, "depth": 3},
-    "u2net_small": {"mid": 16, "out": 64},
-    "u2net_blocks": {"block": "rsu", "by": "parameters", "mid": 16, "out": 64},
+    "u2net_small": {"mid_channels": 16, "out_channels": 64},
+    "u2net_blocks": {"block": "rsu", "by": "parameters", "mid_channels": 16, "out_channels": 64},
 }
 _EYES = {"train": 20, "test": 20, "size": [584, 565], "seed": 0}
 _THINGS = {"train": 800, "test": 100, "seed": 0}
@@ -49,11 +52,17 @@ DATASETS: dict[str, dict[str, Any]] = {
 
 def completed(values: dict[str, Any]) -> dict[str, Any]:
     """The JSON of a recipe with every field of today; `values` is left as it is."""
-    values = FIELDS | values
+    values = FIELDS | renamed(values, NAMES)
     if "split" in values:  # as the protocol was called; that of a drawn set meant nothing
         protocol, dataset = values.pop("split"), values["dataset"]
         values["protocol"] = "" if dataset in DATASETS else protocol
         values["scored_under"] = ["image", "DIS"] if protocol == "dis5k" or dataset == "thin" else []
     values.setdefault("data_options", DATASETS.get(values["dataset"], {}))
-    values["model_options"] = MODELS.get(values["model"], {}) | values["model_options"]
+    model, options = values["model"], values["model_options"]
+    values["model_options"] = MODELS.get(model, {}) | renamed(options, OPTIONS.get(model, {}))
     return OPTIMISERS.get(values.get("optimiser", "sgd"), {}) | values
+
+
+def renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """`values` under the names of today; where the new name is there too, the old one stays, as an error."""
+    return {key if names.get(key, key) in values else names[key]: value for key, value in values.items()}

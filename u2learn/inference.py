@@ -1,4 +1,4 @@
-"""From a model's logits to a prediction for a whole image: sliding window, flips, scales, any size."""
+"""From logits to a prediction for a whole image: sliding window, mirrored views, scales, any size."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -79,19 +79,19 @@ def predict(
     image: Array,
     window: tuple[int, int] | int | None = None,
     stride: tuple[int, int] | int | None = None,
-    flips: str | bool = False,
+    views: str = "",
     scales: Sequence[float] = (1,),
 ) -> Tensor:
     """Class probabilities (K, H, W) for one image, float (3, H, W), normalised as the model expects it.
 
     The whole image goes through at once, or windows of `window` pixels every `stride` (default: two thirds of
-    the window). flips: "h" (or True) adds the left-right view, "hv" also the up-down and the turned one,
+    the window). views: "h" adds the left-right one, "hv" also the up-down and the turned one,
     "hvt" makes all eight ways to lay a picture. scales: factors of the image's size. Each view's logits come
     back to the native size, and the softmax of all views is averaged. The model runs in eval mode and is left
     in the mode in which it was.
 
     Raises:
-        ValueError: not a float image (3, H, W), unknown flips, or scales that are none.
+        ValueError: not a float image (3, H, W), unknown views, or scales that are none.
 
     Source: mmsegmentation 0.30, segmentors/encoder_decoder.py (inference, aug_test).
     """
@@ -101,10 +101,8 @@ def predict(
             f"predict takes one normalised float image (3, H, W), got {image.dtype} {tuple(image.shape)}; "
             "for a photograph as it comes from a file use segment(model, image, recipe)."
         )
-    if isinstance(flips, bool):
-        flips = "h" if flips else ""
-    if flips not in VIEWS:
-        raise ValueError(f"flips is one of {', '.join(map(repr, VIEWS))}, not {flips!r}.")
+    if views not in VIEWS:
+        raise ValueError(f"views is one of {', '.join(map(repr, VIEWS))}, not {views!r}.")
     if not scales or min(scales) <= 0:
         raise ValueError(f"scales are factors of the image's size above 0, at least one, not {scales}.")
     image = image.to(next(model.parameters(), image))  # to the model's device, in its precision
@@ -115,10 +113,10 @@ def predict(
             scaled = _resize(image, size)  # (3, h, w)
             windows = _pair(window or size)
             strides = _pair(stride or [max(1, side * 2 // 3) for side in windows])
-            for view in VIEWS[flips]:
+            for view in VIEWS[views]:
                 turned = slice(None, None, -1 if "t" in view else 1)  # height and width change places
-                logits = slide(model, turn(scaled, view), _pair(windows[turned]), _pair(strides[turned]))
-                logits = turn(logits, view[::-1])  # (K, h, w)
+                logits = slide(model, flipped(scaled, view), _pair(windows[turned]), _pair(strides[turned]))
+                logits = flipped(logits, view[::-1])  # (K, h, w)
                 total, count = total + _resize(logits, native).softmax(dim=0), count + 1
     return total / count
 
@@ -135,10 +133,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def turn(maps: Tensor, view: str) -> Tensor:
+def flipped(maps: Tensor, view: str) -> Tensor:
     """Flip (..., H, W) by each letter in turn: h left-right, v up-down, t on the diagonal (to W x H pixels).
 
-    Each letter undoes itself, so the way back is the word backwards: turn(turn(x, view), view[::-1]) is x.
+    Each letter undoes itself, so the way back is the word backwards, `view[::-1]`.
     """
     for letter in view:
         maps = maps.transpose(-2, -1) if letter == "t" else maps.flip(-1 if letter == "h" else -2)
@@ -150,7 +148,7 @@ def segment(model: nn.Module, image: Photograph, recipe: Recipe) -> Tensor:
 
     The photograph is a tensor, an array or a PIL image, which is turned as its EXIF says. It has the recipe's
     channels, three mostly, or is grey, which makes them all alike. It is shrunk and
-    normalised as in training, predicted with the recipe's window, flips and scales, and the probabilities
+    normalised as in training, predicted with the recipe's window, views and scales, and the probabilities
     come back at its own size.
 
     Raises:
@@ -159,9 +157,9 @@ def segment(model: nn.Module, image: Photograph, recipe: Recipe) -> Tensor:
     image = _photograph(image, "segment", (recipe.channels, 1), recipe.levels)
     size = image.shape[1], image.shape[2]
     image = image.to(next(model.parameters()).device).expand(recipe.channels, -1, -1) / 255
-    image = resize(image, shrunk_size(size, recipe.side)) if recipe.side else image
+    image = resize(image, shrunk_size(size, recipe.long_side)) if recipe.long_side else image
     image = normalise(image[None], recipe.normalisation)[0]
-    probabilities = predict(model, image, recipe.window, recipe.stride, recipe.flips, recipe.scales)
+    probabilities = predict(model, image, recipe.window, recipe.stride, recipe.views, recipe.scales)
     return resize(probabilities, size)
 
 

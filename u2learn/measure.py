@@ -16,6 +16,7 @@ from u2learn.devices import device_name, pick_device
 from u2learn.files import checksum
 from u2learn.inference import load_model, saliency
 from u2learn.metrics.overlap import OverlapScores
+from u2learn.models.conv import parameters
 from u2learn.models.official import load_official
 from u2learn.models.weights import read_tensors
 from u2learn.recipe import Recipe
@@ -150,7 +151,7 @@ def _measure_model(model: nn.Module, recipe: Recipe, progress: bool) -> Record:
     A threshold is chosen on images that may be looked at, never on those of the test.
     """
     task = TASKS[recipe.task]
-    cost = {"parameters": sum(p.numel() for p in model.parameters()), "speed": speed(model, recipe)}
+    cost = {"parameters": parameters(model), "speed": speed(model, recipe)}
     threshold = task.threshold(model, recipe, progress)
     scores: Scores = {}
     for name, way in task.passes(recipe).items():

@@ -20,7 +20,7 @@ from u2learn.registry import LOSSES, METRICS, MODELS, OPTIMISERS, SCHEDULES
 if TYPE_CHECKING:
     from u2learn.data.example import Example
 
-# The views that a test may average, each as the flips that lead to it (see `inference.turn`).
+# The views that a test may average, each as the flips that lead to it (see `inference.flipped`).
 VIEWS: dict[str, list[str]] = {
     "": [""],
     "h": ["", "h"],
@@ -52,7 +52,7 @@ class Recipe:
     data_options: dict[str, Any] = field(default_factory=dict)  # what else the set wants to know
     folder: str = field(default="", compare=False)  # where own images lie; what they are, data_options say
     levels: tuple[float, float] | None = None  # stored values that are black and white (None: 0 and 255)
-    side: int = 0  # shrink images to this long side before anything else (0: never)
+    long_side: int = 0  # of an image: shrink it to this before anything else (0: never)
     square: int = 0  # squeeze them to so many pixels a side instead (0: never)
     normalisation: str = "imagenet"  # see `augment.normalise`
     # --- model
@@ -86,7 +86,7 @@ class Recipe:
     # --- test
     window: tuple[int, int] | None = None  # slide this over the image (None: the whole image goes in at once)
     stride: tuple[int, int] | None = None  # by so much
-    flips: str = ""  # average these views, see VIEWS
+    views: str = ""  # average these, see VIEWS
     scales: tuple[float, ...] = (1.0,)  # and these sizes
     stretch: bool = True  # a saliency map is stretched from 0 to 1, as its authors do
     scored_under: tuple[str, ...] = ()  # protocols (left out: the usual ones of its task)
@@ -127,7 +127,7 @@ class Recipe:
             "decay_on": ["", "all", "kernels"],
             "normalisation": [*NORMALISATIONS, "image", "maximum"],
             "task": ["", *TASKS],
-            "flips": list(VIEWS),
+            "views": list(VIEWS),
             "watched": ["test", "validation"],
             "keep": ["last", "best"],
         }
@@ -168,14 +168,15 @@ class Recipe:
                 f"A saliency recipe (one class) takes images of 3 channels, not {self.channels}."
             )
         over = self.augmentation.rotate or self.augmentation.scale[0] < 1 or max(self.crop) > self.square
-        if over or self.side:
+        if over or self.long_side:
             raise ValueError(
                 "A saliency recipe (one class) squeezes its images to a `square` not smaller than the crop, "
-                f"without side, rotation or scales below 1; here are square={self.square}, crop={self.crop}, "
-                f"side={self.side}, rotate={self.augmentation.rotate}, scale={self.augmentation.scale}."
+                f"without long_side, rotation or scales below 1; here are square={self.square}, "
+                f"crop={self.crop}, long_side={self.long_side}, rotate={self.augmentation.rotate}, "
+                f"scale={self.augmentation.scale}."
             )
-        if (self.window, self.stride, self.flips, self.scales) != (None, None, "", (1.0,)):
-            raise ValueError("A saliency recipe tests whole images as they are: no window, flips or scales.")
+        if (self.window, self.stride, self.views, self.scales) != (None, None, "", (1.0,)):
+            raise ValueError("A saliency recipe tests whole images as they are: no window, views or scales.")
 
     def examples(self, part: str) -> Sequence[Example]:
         """The images of the "train", "validation" or "test" part, read when they are asked for.

@@ -109,6 +109,11 @@ def mean_and_spread(name: str, protocol: str, score: str = "dice") -> tuple[floa
         raise LookupError(
             f"There is no record of {name!r} in {records_folder()}: run `u2learn reproduce {name}`."
         )
+    return over_seeds(values)
+
+
+def over_seeds(values: list[float]) -> tuple[float, float, int]:
+    """Mean, standard deviation and number of the values of several seeds; one alone deviates by 0."""
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values)
 
 

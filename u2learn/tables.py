@@ -16,7 +16,7 @@ from u2learn import studies
 from u2learn.markdown import filled, line, notebook_text, unbroken
 from u2learn.models.blocks import BLOCKS
 from u2learn.recipe import VIEWS
-from u2learn.records import all_of, mean_and_spread, of_recipe, records
+from u2learn.records import all_of, mean_and_spread, of_recipe, over_seeds, records
 from u2learn.reported import SETS, best_reported, reported, reported_rows
 from u2learn.studies import mmseg
 from u2learn.studies.blocks import block_study
@@ -131,9 +131,7 @@ def _ours_for(recipe: str, metric: str, unit: str) -> tuple[float, float, int] |
         protocol, score = studies.columns_of(studies.get(recipe))[metric]
         scale = 100 if unit == "%" else 1
         values = [scale * record["scores"][protocol][score] for record in found]
-    if not values:
-        return None
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values)
+    return over_seeds(values) if values else None
 
 
 def _small_for(row: dict) -> tuple[float, float, int] | None:
@@ -208,7 +206,7 @@ def sources_table() -> str:
     """The pages that the numbers were read from, and the letters that stand for them in the tables."""
     count = {source: sum(row["source"] == source for row in reported()) for source in _sources()}
     lines = ["| | page | numbers |", "|---|---|---:|"]
-    return "\n".join(lines + [f"| {_letter(s)} | {s} | {n} |" for s, n in count.items()])
+    return "\n".join(lines + [line((_letter(s), s, str(n))) for s, n in count.items()])
 
 
 def summary_table() -> str:
@@ -288,10 +286,8 @@ def paddle_dice_table() -> str:
     for dataset in SETS.values():
         values = {one.metric: float(one.value) / 100 for one in paddle if one.dataset == dataset}
         background, vessel = split_mean_dice(values["DICE"], values["mIoU"])
-        out.append(
-            f"| {dataset} | {100 * values['DICE']:.2f} | {100 * values['mIoU']:.2f} "
-            f"| {100 * background:.1f} | {100 * vessel:.1f} |"
-        )
+        printed = [f"{100 * values[name]:.2f}" for name in ("DICE", "mIoU")]
+        out.append(line((dataset, *printed, f"{100 * background:.1f}", f"{100 * vessel:.1f}")))
     return "\n".join(out)
 
 
@@ -329,9 +325,8 @@ def mislabelled_table() -> str:
             for r in reported()
             if r["model"] == "U2-Net-dagger" and r["dataset"] == row["dataset"] and r["value"] == row["value"]
         )
-        out.append(
-            f"| {row['dataset']} | F3Net, {row['metric']} | {row['value']} | U²-Net†, {owner['metric']} |"
-        )
+        printed, meant = f"F3Net, {row['metric']}", f"U²-Net†, {owner['metric']}"
+        out.append(line((row["dataset"], printed, row["value"], meant)))
     return "\n".join(out)
 
 
@@ -344,7 +339,7 @@ def corrected_value() -> str:
 
 def retina_table() -> str:
     """Ours beside what was reported, as Markdown: vessel Dice in percent, by protocol."""
-    views = len(VIEWS[studies.get("drive-small").flips])
+    views = len(VIEWS[studies.get("drive-small").views])
     lines = [
         "| | DRIVE | STARE | CHASE_DB1 |",
         "|---|---:|---:|---:|",

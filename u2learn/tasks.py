@@ -142,8 +142,8 @@ PROTOCOLS: dict[str, tuple[Region, Pool, float | None]] = {
 # takes minutes and is asked of thin things only.
 PASSES: dict[str, dict[str, Any]] = {
     "image": {},
-    "flip": {"flips": "h"},
-    "ms+flip": {"flips": "h", "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)},
+    "flip": {"views": "h"},
+    "ms+flip": {"views": "h", "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)},
 }
 MAPS: dict[str, dict[str, Any]] = {
     "image": {"normalise": "maximum", "also": ("weighted_f", "relaxed_f")},  # the U²-Net paper's tables

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, shown
+from u2learn.models.conv import parameters
 from u2learn.models.rsu import RSU
 from u2learn.models.ulevel import ULevel
 
@@ -181,7 +182,7 @@ def count(g: torch.Generator, answer: Answer) -> str:
     for _ in range(10):
         height, inputs, mid, out = integers(g, (3, 7), (1, 20), (2, 12), (13, 30))
         with torch.device("meta"):
-            want = sum(p.numel() for p in RSU(height, inputs, mid, out).parameters())
+            want = parameters(RSU(height, inputs, mid, out))
         got = call(answer, height, inputs, mid, out)
         suspects = count_suspects(height, inputs, mid, out)
         cases.add(got, want, suspects, f"count({height}, {inputs}, {mid}, {out})")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, shown, uniform
-from u2learn.models.conv import double_conv
+from u2learn.models.conv import double_conv, parameters
 from u2learn.models.unet import nest
 from u2learn.pixels import Size
 
@@ -308,7 +308,7 @@ def count(g: torch.Generator, answer: Answer) -> str:
         channels = integers(g, *[(2, 20)] * depth)
         body = nest(channels, channels[:-1], partial(double_conv, bias=False), in_channels=inputs)
         head = nn.Conv2d(channels[0], classes, 1)
-        want = sum(p.numel() for p in (*body.parameters(), *head.parameters()))
+        want = parameters(body) + parameters(head)
         got = call(answer, channels, inputs, classes)
         cases.add(
             got, want, count_suspects(channels, inputs, classes), f"count({channels}, {inputs}, {classes})"

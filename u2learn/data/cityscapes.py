@@ -97,24 +97,24 @@ class Cityscapes(ExampleSet):
         gtFine/val/frankfurt/frankfurt_000000_000294_gtFine_labelIds.png
 
     Args:
-        split: "train" or "val".
+        part: "train" or "val".
         root: the folder that holds leftImg8bit and gtFine; default: where `local.find` finds it.
 
     Raises:
-        ValueError: for another split, or one that holds no image. When an index is asked for: if a file
+        ValueError: for another part, or one that holds no image. When an index is asked for: if a file
             cannot be read, if its sizes differ, or if a label holds an id that Cityscapes does not have.
         FileNotFoundError: if a folder, or the label of an image, is missing.
 
     Source: Cordts et al., 2016.
     """
 
-    def __init__(self, split: str, root: str | Path | None = None):
-        if split not in ("train", "val"):
+    def __init__(self, part: str, root: str | Path | None = None):
+        if part not in ("train", "val"):
             raise ValueError(
-                f"The splits of Cityscapes are train and val, not {split!r}; its test part has no labels."
+                f"The parts of Cityscapes are train and val, not {part!r}; its test part has no labels."
             )
         root = local.find("cityscapes") if root is None else Path(root)
-        images = root / "leftImg8bit" / split
+        images = root / "leftImg8bit" / part
         if not images.is_dir():
             raise FileNotFoundError(
                 f"{images}: there is no such folder; leftImg8bit_trainvaltest.zip holds it."
@@ -122,7 +122,7 @@ class Cityscapes(ExampleSet):
         self.files: dict[str, tuple[Path, Path]] = {}
         for image in sorted(images.glob("*/*_leftImg8bit.png")):
             name, city = image.name.removesuffix("_leftImg8bit.png"), image.parent.name
-            label = root / "gtFine" / split / city / f"{name}_gtFine_labelIds.png"
+            label = root / "gtFine" / part / city / f"{name}_gtFine_labelIds.png"
             if not label.is_file():
                 raise FileNotFoundError(
                     f"{label}: the label of image {name} is missing; unpack gtFine_trainvaltest.zip."
@@ -130,7 +130,7 @@ class Cityscapes(ExampleSet):
             self.files[name] = image, label
         if not self.files:
             raise ValueError(
-                f"The {split} split of Cityscapes has no image CITY/*_leftImg8bit.png in {images}."
+                f"The {part} part of Cityscapes has no image CITY/*_leftImg8bit.png in {images}."
             )
         self.names = list(self.files)
 

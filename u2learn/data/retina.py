@@ -18,7 +18,7 @@ from u2learn.registry import DATASETS
 
 @dataclass(frozen=True)
 class Files:
-    """Where the parts of one example lie; a part that the set does not have is None."""
+    """Where the files of one example lie; one that the set does not have is None."""
 
     image: Path
     label: Path
@@ -105,7 +105,7 @@ class Retina(ExampleSet):
     part, STARE, CHASE_DB1). `field` is the set's own field of view where it has one (DRIVE, HRF), else
     `field_of_view` of the image.
 
-    Splits, as (train / test):
+    Parts, as (train / test):
 
     | protocol | DRIVE | STARE | CHASE_DB1 | HRF |
     |---|---|---|---|---|
@@ -113,28 +113,28 @@ class Retina(ExampleSet):
     | paddleseg | the same | the same, assumed | the same, assumed | first 7 of each group / 24, assumed |
     | lwnet | official 20 / 20 | none / all 20 | first 8 / last 20 | first 5 of each group / 30 |
 
-    PaddleSeg states the numbers for HRF only and publishes no list of names; its splits here are an
+    PaddleSeg states the numbers for HRF only and publishes no list of names; its parts here are an
     assumption. lwnet (Galdran et al. 2022) holds back one fifth of its training images for validation; here
     they all train. The benchmark of Laibacher et al. 2019 (bob.ip.binseg) has 8 / 20 on CHASE_DB1 too, but
     trains on the *last* 8.
 
     Args:
         dataset: "drive", "stare", "chase" or "hrf".
-        split: "train", "test" or "all".
+        part: "train", "test" or "all".
         root: the folder of the set; default: where `local.find` finds it.
         protocol: "mmseg", "paddleseg" or "lwnet".
 
     Raises:
-        ValueError: for another name, or where the split holds no image.
+        ValueError: for another name, or where the part holds no image.
         FileNotFoundError: if the folder, or the label of an image, is missing.
     """
 
-    def __init__(self, dataset: str, split: str, root: str | Path | None = None, protocol: str = "mmseg"):
+    def __init__(self, dataset: str, part: str, root: str | Path | None = None, protocol: str = "mmseg"):
         for what, given, known in (("set", dataset, LAYOUTS), ("protocol", protocol, TRAINING)):
             if given not in known:
                 raise ValueError(f"There is no retinal {what} {given!r}; there are {', '.join(known)}.")
-        if split not in ("train", "test", "all"):
-            raise ValueError(f"The splits of {dataset} are train, test and all, not {split!r}.")
+        if part not in ("train", "test", "all"):
+            raise ValueError(f"The parts of {dataset} are train, test and all, not {part!r}.")
         folder = local.find(dataset) if root is None else Path(root)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: there is no such folder; it should hold {dataset}.")
@@ -142,10 +142,10 @@ class Retina(ExampleSet):
         self.files: dict[str, Files] = {}
         for name, files in sorted(LAYOUTS[dataset](folder).items()):
             trains = int(re.sub(r"\D", "", name)) in TRAINING[protocol][dataset]
-            if split == "all" or trains == (split == "train"):
+            if part == "all" or trains == (part == "train"):
                 self.files[name] = files
         if not self.files:
-            raise ValueError(f"The {split} split of {dataset} ({protocol}) has no image in {folder}.")
+            raise ValueError(f"The {part} part of {dataset} ({protocol}) has no image in {folder}.")
         self.names = list(self.files)
         for name, files in self.files.items():
             _check_label(name, files, dataset)

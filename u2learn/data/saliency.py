@@ -13,7 +13,7 @@ from u2learn.data.pairing import image_files, pair_files
 from u2learn.registry import DATASETS
 
 
-class Part(NamedTuple):
+class Subset(NamedTuple):
     """Images that are trained or tested on together: their set, and the folders of its images and masks."""
 
     dataset: str  # of `catalogue.DATASETS`
@@ -23,24 +23,24 @@ class Part(NamedTuple):
 
 # Read without regard to upper and lower case. Below the set's own folder also lie, in copies that others
 # handed on, `image` and `mask` (see COPIES).
-PARTS = {
-    "duts-tr": Part("duts", "DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"),
-    "duts": Part("duts", "DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask"),
-    "ecssd": Part("ecssd", "images", "ground_truth_mask"),
-    "hku-is": Part("hku-is", "imgs", "gt"),
-    "pascal-s": Part("pascal-s", "datasets/imgs/pascal", "datasets/masks/pascal"),
-    "dut-omron": Part("dut-omron", "DUT-OMRON-image", "pixelwiseGT-new-PNG"),
-    "sod": Part("sod", "Images", "Masks"),
+SUBSETS = {
+    "duts-tr": Subset("duts", "DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask"),
+    "duts": Subset("duts", "DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask"),
+    "ecssd": Subset("ecssd", "images", "ground_truth_mask"),
+    "hku-is": Subset("hku-is", "imgs", "gt"),
+    "pascal-s": Subset("pascal-s", "datasets/imgs/pascal", "datasets/masks/pascal"),
+    "dut-omron": Subset("dut-omron", "DUT-OMRON-image", "pixelwiseGT-new-PNG"),
+    "sod": Subset("sod", "Images", "Masks"),
 } | {
-    f"dis-{part.lower()}": Part("dis5k", f"DIS-{part}/im", f"DIS-{part}/gt")
-    for part in ("TR", "VD", "TE1", "TE2", "TE3", "TE4")
+    f"dis-{name.lower()}": Subset("dis5k", f"DIS-{name}/im", f"DIS-{name}/gt")
+    for name in ("TR", "VD", "TE1", "TE2", "TE3", "TE4")
 }
 TRAINING = ("duts-tr", "dis-tr")
-TESTS = tuple(part for part in PARTS if part not in TRAINING)
-# Who learns from what: the part that trains, and the tests that this is done for.
+TESTS = tuple(name for name in SUBSETS if name not in TRAINING)
+# Who learns from what: the subset that trains, and the tests that this is done for.
 PROTOCOLS = {
-    "duts": ("duts-tr", tuple(part for part in TESTS if not part.startswith("dis-"))),
-    "dis5k": ("dis-tr", tuple(part for part in TESTS if part.startswith("dis-"))),
+    "duts": ("duts-tr", tuple(name for name in TESTS if not name.startswith("dis-"))),
+    "dis5k": ("dis-tr", tuple(name for name in TESTS if name.startswith("dis-"))),
     "study": ("ecssd", ("ecssd",)),
 }
 STUDY = range(1, 701)  # the images of ECSSD that train; by number, so that a lost file shifts nothing
@@ -53,7 +53,7 @@ class Saliency(ExampleSet):
     | protocol | trains on | tests on |
     |---|---|---|
     | duts | DUTS-TR, whatever the set | all of the set; of DUTS, DUTS-TE |
-    | dis5k | DIS-TR, whatever the part | all of DIS-VD, DIS-TE1, ... |
+    | dis5k | DIS-TR, whatever the subset | all of DIS-VD, DIS-TE1, ... |
     | study | ECSSD 1-700 | ECSSD 701-1000 |
 
     "duts" is how the tables of U²-Net were made, "dis5k" those of the DIS paper. "study" is ours, for those
@@ -64,7 +64,7 @@ class Saliency(ExampleSet):
 
     Args:
         dataset: "duts", "ecssd", "hku-is", "pascal-s", "dut-omron", "sod", "dis-vd", "dis-te1" ... "dis-te4".
-        split: "train" or "test".
+        part: "train" or "test".
         root: the folder of the set that is read; default: where `local.find` finds it.
         protocol: "duts", "dis5k" or "study".
 
@@ -77,10 +77,10 @@ class Saliency(ExampleSet):
     Source: Qin et al., 2020, section 4.1; Qin et al., 2022, section 3.
     """
 
-    def __init__(self, dataset: str, split: str, root: str | Path | None = None, protocol: str = "duts"):
+    def __init__(self, dataset: str, part: str, root: str | Path | None = None, protocol: str = "duts"):
         for what, given, known in (
             ("set", dataset, TESTS),
-            ("split", split, ("train", "test")),
+            ("part", part, ("train", "test")),
             ("protocol", protocol, PROTOCOLS),
         ):
             if given not in known:
@@ -88,16 +88,14 @@ class Saliency(ExampleSet):
         training, tests = PROTOCOLS[protocol]
         if dataset not in tests:
             raise ValueError(f"The protocol {protocol!r} tests on {', '.join(tests)}, not on {dataset!r}.")
-        self.part = training if split == "train" else dataset
-        folder = local.find(PARTS[self.part].dataset) if root is None else Path(root)
-        self.files = {image.stem: (image, mask) for image, mask in paired(self.part, folder)}
+        self.subset = training if part == "train" else dataset
+        folder = local.find(SUBSETS[self.subset].dataset) if root is None else Path(root)
+        self.files = {image.stem: (image, mask) for image, mask in paired(self.subset, folder)}
         if protocol == "study":
-            self.files = {
-                n: pair for n, pair in self.files.items() if (int(n) in STUDY) == (split == "train")
-            }
+            self.files = {n: pair for n, pair in self.files.items() if (int(n) in STUDY) == (part == "train")}
         self.names = list(self.files)
         if not self.names:
-            raise ValueError(f"The {split} split of {dataset} ({protocol}) has no image in {folder}.")
+            raise ValueError(f"The {part} part of {dataset} ({protocol}) has no image in {folder}.")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -105,27 +103,27 @@ class Saliency(ExampleSet):
     def example(self, i: int) -> Example:
         image, mask = self.files[self.names[i]]
         return Example(
-            f"{self.part}-{self.names[i]}",
+            f"{self.subset}-{self.names[i]}",
             read_image(image),
-            read_mask(mask, graded=PARTS[self.part].dataset == "pascal-s"),
+            read_mask(mask, graded=SUBSETS[self.subset].dataset == "pascal-s"),
         )
 
 
-def paired(part: str, root: Path) -> list[tuple[Path, Path]]:
-    """The files of a part, (image, mask) each, by name.
+def paired(subset: str, root: Path) -> list[tuple[Path, Path]]:
+    """The files of a subset, (image, mask) each, by name.
 
     Raises:
-        FileNotFoundError: if `root` has none of the folders that the part may lie in.
+        FileNotFoundError: if `root` has none of the folders that the subset may lie in.
         ValueError: if an image has no mask, a mask no image, or two may be meant; names them.
     """
-    _, *official = PARTS[part]
-    inner = official[0].split("/")[0] if PARTS[part].dataset in ("duts", "dis5k") else "."
+    _, *official = SUBSETS[subset]
+    inner = official[0].split("/")[0] if SUBSETS[subset].dataset in ("duts", "dis5k") else "."
     layouts = [official, *([f"{inner}/{name}" for name in copy] for copy in COPIES)]
     found = ((_folder(root, images), _folder(root, masks)) for images, masks in layouts)
     folders = next(((images, masks) for images, masks in found if images and masks), None)
     if folders is None:
         raise FileNotFoundError(
-            f"{root} has no folders {official[0]} and {official[1]}; is this copy of {part} as it came?"
+            f"{root} has no folders {official[0]} and {official[1]}; is this copy of {subset} as it came?"
         )
     problems: dict[str, list[str]] = {}
     pairs = pair_files(
@@ -135,7 +133,7 @@ def paired(part: str, root: Path) -> list[tuple[Path, Path]]:
     )
     if problems:
         text = "; ".join(f"{kind}: {listed(files)}" for kind, files in problems.items())
-        raise ValueError(f"The files of {part} in {folders[0]} and {folders[1]} do not pair: {text}.")
+        raise ValueError(f"The files of {subset} in {folders[0]} and {folders[1]} do not pair: {text}.")
     return pairs
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from u2learn.metrics.libraries import need
+from u2learn.metrics.libraries import import_or_explain
 
 
 class Repair(NamedTuple):
@@ -50,7 +50,7 @@ def corrections(found: np.ndarray, mask: np.ndarray, relax: int = 5, epsilon: fl
     relax: errors that a border moved by so many pixels explains are forgiven. epsilon: how far, in pixels, a
     polygon may stray from the contour that it stands for.
     """
-    cv2, morphology = need("cv2"), need("skimage.morphology")
+    cv2, morphology = import_or_explain("cv2"), import_or_explain("skimage.morphology")
     hit, false_alarm, miss = found & mask, found & ~mask, mask & ~found
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     core = cv2.erode((found | mask).view(np.uint8), cross, iterations=relax).view(bool)
@@ -79,7 +79,7 @@ def repair(region: np.ndarray, beside: np.ndarray, epsilon: float) -> Repair:
 
     A contour pixel counts once. A connected region that has none to count is an island: one click.
     """
-    cv2 = need("cv2")
+    cv2 = import_or_explain("cv2")
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     beside = cv2.dilate(beside.view(np.uint8), cross).view(bool)
     contours, _ = cv2.findContours(region.view(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_NONE)

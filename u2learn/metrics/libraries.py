@@ -4,7 +4,7 @@ import importlib
 from types import ModuleType
 
 
-def need(name: str) -> ModuleType:
+def import_or_explain(name: str) -> ModuleType:
     """The module `name`, as "scipy.ndimage".
 
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from u2learn.metrics.hce import hce
-from u2learn.metrics.libraries import need
+from u2learn.metrics.libraries import import_or_explain
 
 BETA2 = 0.3  # of every F but the weighted one: precision counts more than recall (Achanta et al., 2009)
 EPS = np.spacing(1.0)
@@ -165,7 +165,7 @@ def weighted_f(pred: Array, mask: Array) -> float:
     """
     if not mask.any():
         return 0.0
-    ndimage = need("scipy.ndimage")
+    ndimage = import_or_explain("scipy.ndimage")
     error = np.abs(pred - mask)
     distance, nearest = ndimage.distance_transform_edt(~mask, return_indices=True)
     around = error[tuple(nearest)]  # off the mask: the error of the nearest pixel of the mask
@@ -185,7 +185,7 @@ def relaxed_f(pred: Array, mask: Array, rho: float = 3) -> float:
     object off, it has no border. Without any border the score is 0. Source: Qin et al., U²-Net (2020),
     section 4.2; their program was not published, so element, frame and distance (Euclidean) are our choice.
     """
-    ndimage, spatial = need("scipy.ndimage"), need("scipy.spatial")
+    ndimage, spatial = import_or_explain("scipy.ndimage"), import_or_explain("scipy.spatial")
     drawn, true = (
         np.argwhere(m & ~ndimage.binary_erosion(m, border_value=1)) for m in (pred > 0.5, mask)
     )  # (n, 2) each: y, x

@@ -1,7 +1,7 @@
 """Blocks to put in the place of an RSU: they have its interface, and are as wide as costs the same.
 
-A block takes (height, inputs, mid, out, dilated) and maps (B, inputs, H, W) to (B, out, H, W). Height and
-dilation are of a U alone; the others ignore them.
+A block takes (height, in_channels, mid_channels, out_channels, dilated) and maps (B, in_channels, H, W) to
+(B, out_channels, H, W). Height and dilation are of a U alone; the others ignore them.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,11 @@ from u2learn.models.u2net import U2Net, u2net_small
 WIDEST = 4096  # channels
 
 
-def plain(height: int, inputs: int, mid: int, out: int, dilated: bool = False) -> nn.Sequential:
+def plain(
+    height: int, in_channels: int, mid_channels: int, out_channels: int, dilated: bool = False
+) -> nn.Sequential:
     """Two convolutions, as in a U-Net."""
-    return nn.Sequential(ConvBlock(inputs, mid), ConvBlock(mid, out))
+    return nn.Sequential(ConvBlock(in_channels, mid_channels), ConvBlock(mid_channels, out_channels))
 
 
 class Residual(nn.Module):
@@ -30,13 +32,15 @@ class Residual(nn.Module):
     Source: He et al., 2016, figure 2.
     """
 
-    def __init__(self, height: int, inputs: int, mid: int, out: int, dilated: bool = False):
+    def __init__(
+        self, height: int, in_channels: int, mid_channels: int, out_channels: int, dilated: bool = False
+    ):
         super().__init__()
-        self.project = ConvBlock(inputs, out)
-        self.body = plain(height, out, mid, out)
+        self.project = ConvBlock(in_channels, out_channels)
+        self.body = plain(height, out_channels, mid_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.project(x)  # (B, out, H, W)
+        x = self.project(x)  # (B, out_channels, H, W)
         return self.body(x) + x
 
 
@@ -46,15 +50,17 @@ class Dense(nn.Module):
     Source: Huang et al., 2017, section 3.
     """
 
-    def __init__(self, height: int, inputs: int, mid: int, out: int, dilated: bool = False):
+    def __init__(
+        self, height: int, in_channels: int, mid_channels: int, out_channels: int, dilated: bool = False
+    ):
         super().__init__()
-        self.first = ConvBlock(inputs, mid)
-        self.second = ConvBlock(inputs + mid, mid)
-        self.fuse = ConvBlock(inputs + 2 * mid, out)
+        self.first = ConvBlock(in_channels, mid_channels)
+        self.second = ConvBlock(in_channels + mid_channels, mid_channels)
+        self.fuse = ConvBlock(in_channels + 2 * mid_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.cat([x, self.first(x)], dim=1)  # (B, inputs + mid, H, W)
-        x = torch.cat([x, self.second(x)], dim=1)  # (B, inputs + 2 mid, H, W)
+        x = torch.cat([x, self.first(x)], dim=1)  # (B, in_channels + mid_channels, H, W)
+        x = torch.cat([x, self.second(x)], dim=1)  # (B, in_channels + 2 mid_channels, H, W)
         return self.fuse(x)
 
 
@@ -64,18 +70,24 @@ class Inception(nn.Module):
     Source: Szegedy et al., 2015, figure 2, with dilation in place of larger kernels.
     """
 
-    def __init__(self, height: int, inputs: int, mid: int, out: int, dilated: bool = False):
+    def __init__(
+        self, height: int, in_channels: int, mid_channels: int, out_channels: int, dilated: bool = False
+    ):
         super().__init__()
-        self.branches = nn.ModuleList(ConvBlock(inputs, mid, dilation=d) for d in (1, 2, 4, 8))
-        self.fuse = ConvBlock(4 * mid, out)
+        self.branches = nn.ModuleList(ConvBlock(in_channels, mid_channels, dilation=d) for d in (1, 2, 4, 8))
+        self.fuse = ConvBlock(4 * mid_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fuse(torch.cat([branch(x) for branch in self.branches], dim=1))
 
 
-def pyramid(height: int, inputs: int, mid: int, out: int, dilated: bool = False) -> nn.Sequential:
+def pyramid(
+    height: int, in_channels: int, mid_channels: int, out_channels: int, dilated: bool = False
+) -> nn.Sequential:
     """The map, its means over four grids of areas (`PyramidPooling`), and a convolution that fuses them."""
-    return nn.Sequential(PyramidPooling(inputs, mid), ConvBlock(inputs + 4 * mid, out))
+    return nn.Sequential(
+        PyramidPooling(in_channels, mid_channels), ConvBlock(in_channels + 4 * mid_channels, out_channels)
+    )
 
 
 class NaiveU(RSU):
@@ -96,44 +108,44 @@ BLOCKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def flops(block: nn.Module, inputs: int) -> int:
+def flops(block: nn.Module, in_channels: int) -> int:
     """Floating-point operations on a map of 64 x 64, 2 a multiply-add; the block must lie on "meta"."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        block.eval()(torch.empty(1, inputs, 64, 64))
+        block.eval()(torch.empty(1, in_channels, 64, 64))
     return counter.get_total_flops()
 
 
 COSTS: dict[str, Callable[[nn.Module, int], int]] = {
-    "parameters": lambda block, inputs: parameters(block),
+    "parameters": lambda block, in_channels: parameters(block),
     "flops": flops,
 }
 
 
 @cache
-def match(
+def matched_width(
     block: Callable[..., nn.Module], row: tuple[int, int, int, int, bool], by: str = "parameters"
 ) -> tuple[int, float]:
-    """How wide a block must be to cost as much as an RSU: its `mid`, and its cost as a share of the RSU's.
+    """How wide a block must be to cost as much as an RSU: its `mid_channels`, and its share of that cost.
 
-    row: height, inputs, mid, out, dilated of the RSU. by: what counts as the cost, "parameters" or "flops".
-    `mid` is a whole number, so the share is near 1 and seldom 1; where mid = 1 already costs more than the
-    RSU, `mid` is 1 and the share is above 1.
+    row: height, in_channels, mid_channels, out_channels, dilated of the RSU. by: what counts as the cost,
+    "parameters" or "flops". A width is a whole number, so the share is near 1 and seldom 1; where a width of
+    1 already costs more than the RSU, that is the width and the share is above 1.
 
     Raises:
         ValueError: another cost.
     """
     if by not in COSTS:
         raise ValueError(f"Blocks are matched by {' or '.join(map(repr, COSTS))}, not {by!r}.")
-    height, inputs, mid, out, dilated = row
+    height, in_channels, mid_channels, out_channels, dilated = row
 
-    def cost(make: Callable[..., nn.Module], mid: int) -> int:
+    def cost(make: Callable[..., nn.Module], width: int) -> int:
         with torch.device("meta"):
-            return COSTS[by](make(height, inputs, mid, out, dilated), inputs)
+            return COSTS[by](make(height, in_channels, width, out_channels, dilated), in_channels)
 
-    due = cost(RSU, mid)
-    one, two, three = (cost(block, mid) for mid in (1, 2, 3))
-    slope, bend = two - one, three - 2 * two + one  # a convolution costs mid² at most: three points say all
-    costs = [one + (mid - 1) * slope + (mid - 1) * (mid - 2) // 2 * bend for mid in range(1, WIDEST)]
+    due = cost(RSU, mid_channels)
+    one, two, three = (cost(block, width) for width in (1, 2, 3))
+    slope, bend = two - one, three - 2 * two + one  # a convolution costs width² at most: 3 points say all
+    costs = [one + (n - 1) * slope + (n - 1) * (n - 2) // 2 * bend for n in range(1, WIDEST)]
     nearest = min(costs, key=lambda cost: abs(cost - due))
     return costs.index(nearest) + 1, nearest / due
 
@@ -142,13 +154,13 @@ def u2net_blocks(
     num_classes: int = 1,
     block: str = "rsu",
     by: str = "parameters",
-    mid: int = 16,
-    out: int = 64,
+    mid_channels: int = 16,
+    out_channels: int = 64,
     in_channels: int = 3,
 ) -> U2Net:
     """`u2net_small` with other blocks in all its stages, each matched to the RSU whose place it takes.
 
-    block: a name in BLOCKS. by, mid, out and in_channels: see `match` and `u2net_small`.
+    block: a name in BLOCKS. by: see `matched_width`; the channels: see `u2net_small`.
 
     Raises:
         ValueError: a block or a cost that there is not.
@@ -158,8 +170,11 @@ def u2net_blocks(
     if block not in BLOCKS:
         raise ValueError(f"There is no block {block!r}; there are {', '.join(BLOCKS)}.")
 
-    def build(height: int, inputs: int, mid: int, out: int, dilated: bool) -> nn.Module:
-        width, _ = match(BLOCKS[block], (height, inputs, mid, out, dilated), by)
-        return BLOCKS[block](height, inputs, width, out, dilated)
+    def build(
+        height: int, in_channels: int, mid_channels: int, out_channels: int, dilated: bool
+    ) -> nn.Module:
+        row = height, in_channels, mid_channels, out_channels, dilated
+        width, _ = matched_width(BLOCKS[block], row, by)
+        return BLOCKS[block](height, in_channels, width, out_channels, dilated)
 
-    return u2net_small(num_classes, mid, out, build, in_channels)
+    return u2net_small(num_classes, mid_channels, out_channels, build, in_channels)

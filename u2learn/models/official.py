@@ -83,10 +83,10 @@ def official_u2net(tensors: dict[str, Tensor], path: Path) -> U2Net:
         raise ValueError(
             f"{path} holds no U²-Net: build the model that it belongs to and use load_official(model, path)."
         )
-    (out, in_channels), (mid, _), (num_classes, _) = (shape[:2] for shape in shapes)
-    if mid == 32:
+    (out_channels, in_channels), (mid_channels, _), (num_classes, _) = (shape[:2] for shape in shapes)
+    if mid_channels == 32:
         return _put(u2net(num_classes, in_channels), tensors, path)
-    return _put(u2net_small(num_classes, mid, out, in_channels=in_channels), tensors, path)
+    return _put(u2net_small(num_classes, mid_channels, out_channels, in_channels=in_channels), tensors, path)
 
 
 def to_official(model: nn.Module) -> dict[str, Tensor]:

@@ -45,8 +45,13 @@ def u2net(num_classes: int = 1, in_channels: int = 3) -> U2Net:
 
 
 def u2net_small(
-    num_classes: int = 1, mid: int = 16, out: int = 64, block: Callable = RSU, in_channels: int = 3
+    num_classes: int = 1,
+    mid_channels: int = 16,
+    out_channels: int = 64,
+    block: Callable = RSU,
+    in_channels: int = 3,
 ) -> U2Net:
-    """U²-Net†, with the same channels in all stages: 1,131,181 parameters for one class."""
-    down = [(row[0], out if i else in_channels, mid, out, row[4]) for i, row in enumerate(DOWN)]
-    return U2Net(down, [(row[0], 2 * out, mid, out, row[4]) for row in UP], num_classes, block)
+    """U²-Net†, with the same channels inside and out of all stages: 1,131,181 parameters for one class."""
+    channels = mid_channels, out_channels
+    down = [(row[0], out_channels if i else in_channels, *channels, row[4]) for i, row in enumerate(DOWN)]
+    return U2Net(down, [(row[0], 2 * out_channels, *channels, row[4]) for row in UP], num_classes, block)

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from u2learn.metrics.hce import Corrections, Repair, corrections
-from u2learn.metrics.libraries import need
+from u2learn.metrics.libraries import import_or_explain
 from u2learn.metrics.saliency import checked
 from u2learn.show.palette import COLOURS, WIDTH, figure_of
 from u2learn.show.pictures import panel
@@ -86,7 +86,7 @@ def _clicks(axis: Axes, repair: Repair) -> None:
     ink: dict[str, Any] = {"color": "white", "mec": "black", "mew": 0.6, "lw": 1.0, "solid_capstyle": "round"}
     for polygon in repair.polygons:
         axis.plot(*polygon.T, "-o", ms=4.5, **ink)
-    ndimage = need("scipy.ndimage")
+    ndimage = import_or_explain("scipy.ndimage")
     names, count = ndimage.label(repair.islands, np.ones((3, 3)))
     depth = ndimage.distance_transform_edt(repair.islands)
     for y, x in ndimage.maximum_position(depth, names, range(1, count + 1)):  # the deepest pixel of each

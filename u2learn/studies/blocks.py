@@ -34,14 +34,14 @@ def block_recipe(name: str, dataset: str, block: str, by: str) -> Recipe:
         vessels("drive") if on_vessels else objects("objects", 64, 64, data_options=THINGS),
         name=name,
         model="u2net_blocks",
-        model_options={"block": block, "by": by, "mid": 8, "out": 16},
+        model_options={"block": block, "by": by, "mid_channels": 8, "out_channels": 16},
         crop=(80, 80) if on_vessels else (64, 64),
         batch=4 if on_vessels else 8,
         learning_rate=0.01,
         warm_up=0.3,
         ema=0.98,
         iterations=300 if on_vessels else 200,
-        flips="",
+        views="",
         evaluations=1,
     )
 

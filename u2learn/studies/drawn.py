@@ -10,7 +10,7 @@ from u2learn.studies.u2net import published
 
 THINGS = {"train": 800, "test": 100, "size": (64, 64), "seed": 0, "thin": False}
 WIRES = {"train": 800, "test": 100, "size": (192, 192), "seed": 0, "thin": True}
-NARROW = {"mid": 16, "out": 16}
+NARROW = {"mid_channels": 16, "out_channels": 16}
 
 
 def steps_towards(ours: Recipe) -> list[Recipe]:

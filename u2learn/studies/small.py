@@ -20,7 +20,7 @@ def vessels(dataset: str, /, **rest: Any) -> Recipe:
         "protocol": "" if drawn else "mmseg",
         "data_options": EYES if drawn else {},
         "model_options": {"width": 8, "depth": 4},
-        "side": 720,
+        "long_side": 720,
         "normalisation": "image",
         "crop": (128, 128),
         # Quarter turns only: reading between pixels would blur what the test shows sharp. Windows with less
@@ -35,7 +35,7 @@ def vessels(dataset: str, /, **rest: Any) -> Recipe:
         "warm_up": 0.2,
         "ema": 0.995,
         "iterations": 6400,
-        "flips": "hvt",
+        "views": "hvt",
         "evaluations": 1,
     }
     return Recipe(**values | rest)

@@ -15,19 +15,19 @@ from u2learn.pixels import Size
 class SyntheticSet(ExampleSet):
     """A set of drawn examples that needs no files; index i is drawn anew on every access.
 
-    No picture is ever in both of its two `splits`, whatever the seed.
+    No picture is ever in both of its two `parts`, whatever the seed.
 
     Raises:
-        ValueError: for another split or a length below one.
+        ValueError: for another part or a length below one.
     """
 
-    def __init__(self, splits: tuple[str, str], split: str, length: int, size: Size, seed: int):
+    def __init__(self, parts: tuple[str, str], part: str, length: int, size: Size, seed: int):
         name = type(self).__name__
-        if split not in splits:
-            raise ValueError(f"{name} has the splits {splits[0]!r} and {splits[1]!r}, not {split!r}.")
+        if part not in parts:
+            raise ValueError(f"{name} has the parts {parts[0]!r} and {parts[1]!r}, not {part!r}.")
         if length < 1:
             raise ValueError(f"{name} needs a length of at least 1, not {length}.")
-        first = 2 * 100_000 * seed + splits.index(split)  # even numbers train, odd ones test
+        first = 2 * 100_000 * seed + parts.index(part)  # even numbers train, odd ones test
         self.seeds = range(first, first + 2 * length, 2)
         self.size = size
 

@@ -389,20 +389,20 @@ def salient(seed: int, size: Size = (320, 320), thin: bool = False) -> Example:
 
 
 class SyntheticObjects(SyntheticSet):
-    """Pictures with salient things and their masks; `split` is "train" or "test". See `SyntheticSet`.
+    """Pictures with salient things and their masks; `part` is "train" or "test". See `SyntheticSet`.
 
     `thin`: things of wires and twigs, as DIS asks for.
     """
 
     def __init__(
         self,
-        split: str,
+        part: str,
         length: int = 20,
         size: Size = (320, 320),
         seed: int = 0,
         thin: bool = False,
     ):
-        super().__init__(("train", "test"), split, length, size, seed)
+        super().__init__(("train", "test"), part, length, size, seed)
         self.thin = thin
 
     def draw(self, seed: int) -> Example:

@@ -272,10 +272,10 @@ def fundus(seed: int, size: Size = (584, 565)) -> Example:
 
 
 class SyntheticRetina(SyntheticSet):
-    """Synthetic fundus photographs; `split` is "train" or "test". See `SyntheticSet`."""
+    """Synthetic fundus photographs; `part` is "train" or "test". See `SyntheticSet`."""
 
-    def __init__(self, split: str, length: int = 20, size: Size = (584, 565), seed: int = 0):
-        super().__init__(("train", "test"), split, length, size, seed)
+    def __init__(self, part: str, length: int = 20, size: Size = (584, 565), seed: int = 0):
+        super().__init__(("train", "test"), part, length, size, seed)
 
     def draw(self, seed: int) -> Example:
         return fundus(seed, self.size)

@@ -382,29 +382,29 @@ def bonnet(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 class SyntheticStreets(SyntheticSet):
-    """Synthetic street scenes in 19 classes; `split` is "train" or "val". See `SyntheticSet`."""
+    """Synthetic street scenes in 19 classes; `part` is "train" or "val". See `SyntheticSet`."""
 
-    def __init__(self, split: str, length: int = 20, size: Size = (256, 512), seed: int = 0):
-        super().__init__(("train", "val"), split, length, size, seed)
+    def __init__(self, part: str, length: int = 20, size: Size = (256, 512), seed: int = 0):
+        super().__init__(("train", "val"), part, length, size, seed)
 
     def draw(self, seed: int) -> Example:
         image, ids = street(seed, self.size)
         return Example(f"street-{seed}", image, train_ids(ids), num_classes=len(CLASSES))
 
 
-def write_streets(root: str | Path, split: str, length: int, size: Size = (256, 512), seed: int = 0) -> None:
+def write_streets(root: str | Path, part: str, length: int, size: Size = (256, 512), seed: int = 0) -> None:
     """Writes the scenes of `SyntheticStreets` as files in Cityscapes' layout, from a city named "drawn".
 
-    Below `root`: leftImg8bit/SPLIT/drawn/*_leftImg8bit.png and gtFine/SPLIT/drawn/*_gtFine_labelIds.png.
+    Below `root`: leftImg8bit/PART/drawn/*_leftImg8bit.png and gtFine/PART/drawn/*_gtFine_labelIds.png.
     """
-    for number in SyntheticStreets(split, length, size, seed).seeds:
+    for number in SyntheticStreets(part, length, size, seed).seeds:
         image, ids = street(number, size)
         pictures = {
             "leftImg8bit": ("leftImg8bit", image.transpose(1, 2, 0)),
             "gtFine": ("gtFine_labelIds", ids),
         }
         for folder, (ending, pixels) in pictures.items():
-            city = Path(root) / folder / split / "drawn"
+            city = Path(root) / folder / part / "drawn"
             city.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(city / f"drawn_{seed:06d}_{number:06d}_{ending}.png")
 
