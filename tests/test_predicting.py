@@ -517,6 +517,42 @@ def test_the_device_is_the_gpu_if_there_is_one(tmp_path, weights, monkeypatch):
     assert "no device 'nonsense'" in failure(path, "--weights", weights["binary"], "--device", "nonsense")
 
 
+@pytest.mark.parametrize("most", [2, 1])
+def test_pictures_go_in_together_and_one_by_one_where_that_fails(tmp_path, weights, most):
+    """As when a GPU has memory for fewer; what is wrong with one file is no matter of the others."""
+    model, recipe = load_model(weights["saliency"])
+    paths = [save(tmp_path / f"{i}.png", (20 + i, 31)) for i in range(5)]
+    paths[1].write_bytes(b"broken")
+    alone = predict_files(paths, tmp_path / "alone", model, recipe)
+    sizes = []
+
+    def see(module, inputs):
+        if len(inputs[0]) > most:
+            raise torch.OutOfMemoryError("out of memory")
+        sizes.append(len(inputs[0]))
+
+    model.register_forward_pre_hook(see)
+    together = predict_files(paths, tmp_path / "together", model, recipe, batch=2)
+    assert sizes == ([1, 1, 2, 1] if most == 2 else [1] * 5)  # the first is tried on a grey picture
+    assert together.done == alone.done == [paths[i] for i in (0, 2, 3, 4)]
+    assert together.failed.keys() == {paths[1]}
+    for name in names(tmp_path / "alone"):
+        ours, due = (np.array(Image.open(tmp_path / way / name), int) for way in ("together", "alone"))
+        assert ours.shape == due.shape and abs(ours - due).max() <= (1 if "saliency" in name else 255)
+        assert (ours != due).mean() < 0.02
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        predict_files(paths, tmp_path / "none", model, recipe, batch=0)
+
+
+def test_a_batch_is_asked_for_on_the_command_line(tmp_path, weights, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "predict_files", lambda *how, **rest: asked.append(rest) or predicting.Summary())
+    path = save(tmp_path / "a.png")
+    run(path, "--weights", weights["saliency"], "--batch", 8)
+    run(path, "--weights", weights["saliency"])
+    assert [each["batch"] for each in asked] == [8, 1]
+
+
 def test_a_bar_shows_how_far_it_is_on_a_terminal(tmp_path, net, monkeypatch):
     class Terminal:
         encoding, text = "utf-8", ""

@@ -214,6 +214,7 @@ def predict(options: argparse.Namespace) -> None:
         overlay=options.overlay,
         recursive=options.recursive,
         overwrite=options.overwrite,
+        batch=options.batch,
         tell=lambda target: tqdm.write(str(target)),
     )
     if summary.left_out:
@@ -490,6 +491,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--recursive", action="store_true", help="also the folders below a folder")
     sub.add_argument("--overwrite", action="store_true", help="make anew what is there already")
+    sub.add_argument(
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="so many pictures at once, for a GPU and nets of one map (default 1; no gain on a CPU)",
+    )
     sub.add_argument("--device", help="cpu, cuda or mps (default: the GPU if there is one)")
 
     sub = command(

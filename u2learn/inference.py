@@ -163,7 +163,6 @@ def segment(model: nn.Module, image: Photograph, recipe: Recipe) -> Tensor:
     return resize(probabilities, size)
 
 
-@torch.no_grad()
 def saliency(model: nn.Module, image: Photograph, as_published: bool = True, side: int = 320) -> Tensor:
     """What stands out in a photograph, uint8 (3, H, W): float (H, W) in [0, 1], of a model with one map.
 
@@ -178,18 +177,35 @@ def saliency(model: nn.Module, image: Photograph, as_published: bool = True, sid
 
     Source: U-2-Net, data_loader.py (RescaleT, ToTensorLab with flag 0) and u2net_test.py.
     """
-    image = _photograph(image, "saliency", (3, 1))
-    size = image.shape[1], image.shape[2]
+    return saliency_maps(model, [image], as_published, side)[0]
+
+
+@torch.no_grad()
+def saliency_maps(
+    model: nn.Module, images: Sequence[Photograph], as_published: bool = True, side: int = 320
+) -> list[Tensor]:
+    """The maps of several photographs, each as in `saliency`; squeezed, they go in as one batch."""
+    photographs = [_photograph(image, "saliency", (3, 1)) for image in images]
+    squeezed = torch.stack([_squeezed(each, as_published, side) for each in photographs])  # (B, 3, h, w)
+    with evaluating(model):
+        logits = model(squeezed.to(next(model.parameters())))[0]  # (B, 1, h, w)
+    if logits.shape[1] != 1:
+        raise ValueError(f"saliency takes a model with one map; this one has {logits.shape[1]} classes.")
+    maps = logits[:, 0].sigmoid().float().cpu()
+    sizes = [(each.shape[1], each.shape[2]) for each in photographs]
+    return [_restored(p, size, as_published) for p, size in zip(maps, sizes, strict=True)]
+
+
+def _squeezed(image: Tensor, as_published: bool, side: int) -> Tensor:
     x = image.cpu().double() / 255
     x = read_points(x, (side, side)) if as_published else resize(x, (side, side))  # (C, h, w)
     x = x / x.max() if x.max() > 0 else x
     mean, std = (value[0, : len(x)].cpu() for value in normalisation(x[None], "imagenet"))  # (C, 1, 1)
-    x = ((x - mean) / std).float().expand(3, -1, -1).to(next(model.parameters()))
-    with evaluating(model):
-        logits = model(x[None])[0]  # (1, 1, h, w)
-    if logits.shape[1] != 1:
-        raise ValueError(f"saliency takes a model with one map; this one has {logits.shape[1]} classes.")
-    p = logits[0, 0].sigmoid().float().cpu()
+    return ((x - mean) / std).float().expand(3, -1, -1)
+
+
+def _restored(p: Tensor, size: tuple[int, int], as_published: bool) -> Tensor:
+    """A map (h, w) of probabilities at the photograph's size."""
     if not as_published:
         return resize(p[None], size)[0]
     p = (p - p.min()) / (p.max() - p.min()) if p.max() > p.min() else torch.zeros_like(p)

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,7 @@ def predict_files(
     overlay: bool = False,
     recursive: bool = False,
     overwrite: bool = False,
+    batch: int = 1,
     progress: bool = True,
     tell: Callable[[Path], None] = lambda target: None,
 ) -> Summary:
@@ -99,37 +101,75 @@ def predict_files(
     The file STEM-ENDING.png has the ending of `Task.pictures`, "cutout" or "overlay". Pictures of a folder
     keep their sub-folders; where two would have one name, both keep their ending in it, or their folders.
     What is there already is not written again, so that a call that was stopped goes on; and nothing is ever
-    written over a picture that is to be predicted. `tell` hears of each file that was written.
+    written over a picture that is to be predicted. `batch` pictures are read at a time, and go through the
+    model together where it squeezes them to one size; others go alone, their windows together. `tell` hears
+    of each file that was written.
 
     Raises:
-        ValueError: the model does not fit its recipe, or has no object to cut out. What is wrong with one
-            file is in the summary.
+        ValueError: the model does not fit its recipe, or has no object to cut out; a batch below 1. What is
+            wrong with one file is in the summary.
     """
+    if batch < 1:
+        raise ValueError(f"A batch is a number of pictures, at least 1, not {batch}.")
     output, summary, found = Path(output), Summary(), dict[str, Source]()
     for path in paths:
         for source in _sources(Path(path), recursive, output, summary):
             found.setdefault(os.path.abspath(source.path), source)
-    make = partial(pictures_of, model, recipe, threshold=threshold, cutout=cutout, overlay=overlay)
-    endings = list(make(np.zeros((recipe.channels, 16, 16), np.uint8)))  # and the model has been tried
-    jobs = list(zip(found.values(), _names(list(found.values())), strict=True))
+    make = partial(pictures_of, recipe=recipe, threshold=threshold, cutout=cutout, overlay=overlay)
+    grey = np.zeros((recipe.channels, 16, 16), np.uint8)  # the model and the wishes are tried on it
+    endings = list(make(TASKS[recipe.task].predict(model, grey, recipe), grey))
     originals = set(map(_folded, found))
-    bar = tqdm(jobs, desc="predicting", unit="picture", disable=hide_bar(progress and len(jobs) > 1))
-    for source, name in bar:
-        targets = {ending: output / f"{name}-{ending}.png" for ending in endings}
-        due = {ending: target for ending, target in targets.items() if overwrite or not target.exists()}
-        try:
-            _refuse_to_lose(originals, targets.values(), source)
-            made = make(_read(source.path, recipe)) if due else {}
-            for ending, target in due.items():
-                _write(made[ending], target)
-        except Exception as error:  # whatever is wrong with one picture, the others are predicted
-            summary.failed[source.path] = _reason(source.path, error)
-            bar.set_postfix(failed=len(summary.failed))
-            continue
-        (summary.done if due else summary.there).append(source.path)
-        for target in due.values():
-            tell(target)
+    bar = tqdm(
+        total=len(found), desc="predicting", unit="picture", disable=hide_bar(progress and len(found) > 1)
+    )
+
+    def fail(source: Source, error: Exception) -> None:
+        summary.failed[source.path] = _reason(source.path, error)
+        bar.set_postfix(failed=len(summary.failed))
+
+    jobs = zip(found.values(), _names(list(found.values())), strict=True)
+    while group := list(islice(jobs, batch)):
+        read: list[tuple[Source, dict[str, Path], np.ndarray]] = []
+        for source, name in group:
+            targets = {ending: output / f"{name}-{ending}.png" for ending in endings}
+            due = {ending: target for ending, target in targets.items() if overwrite or not target.exists()}
+            try:
+                _refuse_to_lose(originals, targets.values(), source)
+                if due:
+                    read.append((source, due, _read(source.path, recipe)))
+                else:
+                    summary.there.append(source.path)
+            except Exception as error:  # whatever is wrong with one picture, the others are predicted
+                fail(source, error)
+        predictions = _predictions(model, recipe, [image for _, _, image in read])
+        for (source, due, image), prediction in zip(read, predictions, strict=True):
+            try:
+                if isinstance(prediction, Exception):
+                    raise prediction
+                made = make(prediction, image)
+                for ending, target in due.items():
+                    _write(made[ending], target)
+            except Exception as error:
+                fail(source, error)
+                continue
+            summary.done.append(source.path)
+            for target in due.values():
+                tell(target)
+        bar.update(len(group))
+    bar.close()
     return summary
+
+
+def _predictions(model: nn.Module, recipe: Recipe, images: list[np.ndarray]) -> list[Tensor | Exception]:
+    """The prediction of each image, or why there is none; if they do not go in together, one by one."""
+    if not images:
+        return []
+    try:
+        return list(TASKS[recipe.task].predict_all(model, images, recipe))
+    except Exception as error:
+        if len(images) == 1:
+            return [error]
+    return [each for image in images for each in _predictions(model, recipe, [image])]
 
 
 def _refuse_to_lose(originals: set[str], targets: Iterable[Path], source: Source) -> None:
@@ -139,20 +179,19 @@ def _refuse_to_lose(originals: set[str], targets: Iterable[Path], source: Source
 
 
 def pictures_of(
-    model: nn.Module,
-    recipe: Recipe,
+    prediction: Tensor,
     image: np.ndarray,
+    recipe: Recipe,
     threshold: float = 0.5,
     cutout: bool = False,
     overlay: bool = False,
 ) -> dict[str, Image.Image]:
-    """What a user gets of one image, uint8 (C, H, W): pictures by the endings of their names.
+    """What a user gets of a prediction for an image, uint8 (C, H, W): pictures by the endings of their names.
 
     Raises:
-        ValueError: a cut-out of several classes, or an image that does not fit the recipe.
+        ValueError: a cut-out of several classes.
     """
     task, colours = TASKS[recipe.task], palette_of(recipe)
-    prediction = task.predict(model, image, recipe)
     made = task.pictures(prediction, threshold, colours)
     if cutout:
         made["cutout"] = cut_out(_photo(image), task.object_map(prediction), threshold)

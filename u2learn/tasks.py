@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from u2learn.console import hide_bar
 from u2learn.data.example import Example
-from u2learn.inference import saliency, segment
+from u2learn.inference import saliency, saliency_maps, segment
 from u2learn.metrics.overlap import THRESHOLDS, ClassScores, OverlapScores, scores
 from u2learn.metrics.saliency import SaliencyScores, f_measure
 from u2learn.recipe import Recipe
@@ -94,6 +94,10 @@ class Task(ABC):
     @abstractmethod
     def predict(self, model: nn.Module, image: Picture, recipe: Recipe) -> Tensor:
         """The prediction for a photograph, uint8 (C, H, W), tested as its recipe says."""
+
+    def predict_all(self, model: nn.Module, images: Sequence[Picture], recipe: Recipe) -> list[Tensor]:
+        """The predictions for several photographs, which go in together where they come to one size."""
+        return [self.predict(model, image, recipe) for image in images]
 
     @abstractmethod
     def scorer(self, recipe: Recipe, full: bool = False) -> Scorer:
@@ -319,6 +323,9 @@ class Saliency(Task):
 
     def predict(self, model: nn.Module, image: Picture, recipe: Recipe) -> Tensor:
         return saliency(model, image, as_published=recipe.stretch, side=recipe.square)
+
+    def predict_all(self, model: nn.Module, images: Sequence[Picture], recipe: Recipe) -> list[Tensor]:
+        return saliency_maps(model, images, as_published=recipe.stretch, side=recipe.square)
 
     def ids(self, prediction: Tensor, threshold: float = 0.5) -> Tensor:
         return (prediction > threshold).byte()
