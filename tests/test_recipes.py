@@ -587,7 +587,7 @@ def test_what_makes_no_sense_for_saliency_is_refused(changes):
     ],
 )
 def test_what_is_known_of_three_channels_alone_is_refused_for_others(changes):
-    with pytest.raises(ValueError, match=r"channels, not 4|of 4 channels") as error:
+    with pytest.raises(ValueError, match=r"channels, not 4|images of 4 channels") as error:
         get("drive-small", channels=4, **changes)
     assert "\n" not in str(error.value)
     get("drive-small", channels=4)

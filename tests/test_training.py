@@ -75,7 +75,7 @@ def test_loss_falls_and_dice_rises(tmp_path):
 def test_vessels_are_learnt_too(tmp_path):
     """The synthetic fundus photographs, small: better than any threshold on the green channel."""
     easy = {"model_options": {"width": 8, "depth": 3}, "augmentation": Augmentation(flips="h")}
-    recipe = tiny(iterations=80, evaluations=1, crop=(64, 64), flips="h", **easy)
+    recipe = tiny(iterations=80, evaluations=1, crop=(64, 64), views="h", **easy)
     examples, tests = list(SyntheticRetina("train", 3, (96, 96))), list(SyntheticRetina("test", 2, (96, 96)))
     run(tmp_path, recipe, examples, tests)
     channel = []
