@@ -155,8 +155,8 @@ class Recipe:
             )
         if self.channels != 3 and (self.normalisation != "image" or self.augmentation.photometric):
             raise ValueError(
-                f"A recipe for images of {self.channels} channels has normalisation='image' and no photometric "
-                "augmentation: ImageNet's means and hues are those of three."
+                f"A recipe for images of {self.channels} channels has normalisation='image' and no "
+                "photometric augmentation: ImageNet's means and hues are those of three."
             )
         if self.task == "saliency":
             self._check_saliency()
