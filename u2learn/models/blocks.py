@@ -109,9 +109,9 @@ BLOCKS: dict[str, Callable[..., nn.Module]] = {
 
 
 def flops(block: nn.Module, in_channels: int) -> int:
-    """Floating-point operations on a map of 64 x 64, 2 a multiply-add; the block must lie on "meta"."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        block.eval()(torch.empty(1, in_channels, 64, 64))
+    """Floating-point operations on a map of 64 x 64, 2 a multiply-add."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        block.eval()(next(block.parameters()).new_zeros(1, in_channels, 64, 64))
     return counter.get_total_flops()
 
 
@@ -139,7 +139,8 @@ def matched_width(
     height, in_channels, mid_channels, out_channels, dilated = row
 
     def cost(make: Callable[..., nn.Module], width: int) -> int:
-        with torch.device("meta"):
+        # Not on "meta", where a resize is slow Python; and no random number of anybody else's is used up.
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             return COSTS[by](make(height, in_channels, width, out_channels, dilated), in_channels)
 
     due = cost(RSU, mid_channels)
