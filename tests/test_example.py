@@ -307,7 +307,7 @@ def test_no_image_and_no_file(tmp_path):
         ("a.heic", b"\0\0\0\x18ftypheic", "HEIC"),
         ("renamed.jpg", b"\0\0\0\x18ftypmif1", "HEIC"),
         ("a.dcm", b"\0" * 128 + b"DICM", "DICOM"),
-        ("a.nii.gz", gzip.compress(b"\0" * 344 + b"n+1\0"), "NIfTI"),
+        ("a.nii.gz", gzip.compress(b"\0" * 344 + b"n+1\0", mtime=0), "NIfTI"),
         ("a.jxl", b"\xff\x0a", "JPEG XL"),
         ("a.npy", b"\x93NUMPY", "NumPy's format"),
         ("a.nd2", b"whatever it is", "a microscope's own format"),
