@@ -248,6 +248,15 @@ def test_train_into_a_folder(tiny, capsys):
     assert "another recipe" in message and str(tiny / "mine") in message
 
 
+def test_a_run_stands_for_its_weights_where_another_training_begins(tiny, weights, capsys):
+    still = ("--set", "learning_rate=1e-9", "--set", "final_rate=0")
+    run("train", "tiny-small", "--from", weights, "--folder", tiny / "tuned", *still)
+    assert f"{weights} holds unet_small (recipe 'tiny-small')" in capsys.readouterr().out
+    before, after = (dict(load_model(folder)[0].named_parameters()) for folder in (weights, tiny / "tuned"))
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+    assert "nowhere" in failure("train", "tiny-small", "--from", tiny / "nowhere", "--folder", tiny / "x")
+
+
 def test_reproduce_skips_what_is_done_and_goes_on(tiny, capsys, monkeypatch):
     run("reproduce", "tiny-small", "--seeds", 2)
     names = {path.name for path in (tiny / "results").iterdir()}

@@ -120,11 +120,20 @@ def test_names_of_files_may_be_in_any_script(encoding, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("progress", [True, False])
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_bar_is_drawn_on_a_terminal_and_never_into_a_file(progress, terminal):
+def test_a_bar_is_drawn_on_a_terminal_and_never_into_a_file(progress, terminal, monkeypatch):
     """What a program prints into a file is read by people, and by the next program."""
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     stream = io.StringIO()
     stream.isatty = lambda: terminal
     for _ in tqdm(range(3), disable=hide_bar(progress), file=stream, mininterval=0):
         pass
     assert ("3/3" in stream.getvalue()) is (progress and terminal)
     assert (terminal and progress) or stream.getvalue() == ""
+
+
+def test_whoever_wants_no_bars_gets_none(monkeypatch):
+    """As tqdm itself promises of this variable, but only where nothing else is said to it."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert hide_bar(True) is True
+    monkeypatch.delenv("TQDM_DISABLE")
+    assert hide_bar(True) is None

@@ -429,7 +429,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         dest="start",
         metavar="WEIGHTS",
-        help="begin with these weights",
+        help="begin with these weights: a run's folder, a file of ours or of others",
     )
     sub.add_argument(
         "--seed", type=int, default=0, help="seed of weights, order and augmentation (default 0)"

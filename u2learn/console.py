@@ -1,6 +1,7 @@
 """Text on a console that does not know every sign, as one of cp1252 or ASCII, or a pipe to one."""
 
 import codecs
+import os
 import sys
 import unicodedata
 from typing import TextIO
@@ -38,5 +39,8 @@ def print_anywhere() -> None:
 
 
 def hide_bar(progress: bool) -> bool | None:
-    """For tqdm's `disable`: bars are drawn on terminals and in notebooks, never into files and pipes."""
-    return None if progress else True
+    """For tqdm's `disable`: bars are drawn on terminals and in notebooks, never into files and pipes.
+
+    Nor anywhere where the environment variable TQDM_DISABLE is set.
+    """
+    return None if progress and not os.environ.get("TQDM_DISABLE") else True

@@ -42,7 +42,7 @@ from u2learn.files import checksum, defined, remove_leftovers, write_text
 from u2learn.inference import evaluating, save_model
 from u2learn.models.frozen import freeze_folded_norms
 from u2learn.models.start import start_from
-from u2learn.models.weights import read_tensors, with_prefix, write_tensors
+from u2learn.models.weights import read_tensors, weights_file, with_prefix, write_tensors
 from u2learn.optimisers import optimiser
 from u2learn.recipe import Recipe
 from u2learn.registry import LOSSES
@@ -82,10 +82,10 @@ def train(
 ) -> nn.Module:
     """Train as the recipe says, in `folder`; a run that was stopped there goes on where it was.
 
-    The examples default to the recipe's own; the watched ones are scored on the way. `start` is the file of
-    the weights to begin with, whose checksum stands in the recipe. Returns the trained model in eval mode
-    (its running mean, or the best one, where the recipe keeps that), on `device` (default: the GPU if there
-    is one). With `progress`, curves.png in the folder follows the training.
+    The examples default to the recipe's own; the watched ones are scored on the way. `start` is the file, or
+    the run's folder, of the weights to begin with, whose checksum stands in the recipe. Returns the trained
+    model in eval mode (its running mean, or the best one, where the recipe keeps that), on `device` (default:
+    the GPU if there is one). With `progress`, curves.png in the folder follows the training.
 
     Raises:
         TimeIsUpError: it is not done after `minutes`.
@@ -322,7 +322,7 @@ class Run:
         """Put the weights into the model that the recipe starts from, and say what was taken of them."""
         if start is None:
             raise ValueError(f"{self.recipe.name!r} starts from weights: give their file (start, --from).")
-        if checksum(start) != self.recipe.start:
+        if checksum(weights_file(start)) != self.recipe.start:
             raise ValueError(f"{start} is not the file that {self.recipe.name!r} starts from.")
         for sentence in start_from(self.model, start):
             tqdm.write(sentence)

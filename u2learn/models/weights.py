@@ -59,16 +59,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of anybody's file of weights, and its metadata: {} but for safetensors.
-
-    What the file is, is told by its content: safetensors, PyTorch's format since 1.6 or before, or Paddle's.
-    Names are as they stand in the file, without a wrapper such as "state_dict" around them. Of the folder of
-    a run, its best weights where it keeps them, else its checkpoint.
+def weights_file(path: str | Path) -> Path:
+    """The file itself, or of the folder of a run its best weights where it keeps them, else its checkpoint.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is cut short, holds no weights, or something that would have to be executed.
     """
     path = Path(path)
     if path.is_dir():
@@ -76,6 +71,21 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         path = best if best.exists() else path / "checkpoint.safetensors"
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
+    return path
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of anybody's file of weights, and its metadata: {} but for safetensors.
+
+    What the file is, is told by its content: safetensors, PyTorch's format since 1.6 or before, or Paddle's.
+    Names are as they stand in the file, without a wrapper such as "state_dict" around them. A run's folder
+    stands for its `weights_file`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is cut short, holds no weights, or something that would have to be executed.
+    """
+    path = weights_file(path)
     with open(path, "rb") as file:
         start = file.read(64)
     for pattern, answer in OTHERS.items():

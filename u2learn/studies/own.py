@@ -7,6 +7,7 @@ from typing import Any
 from u2learn.data.augment import Augmentation
 from u2learn.data.folder import Facts
 from u2learn.files import checksum
+from u2learn.models.weights import weights_file
 from u2learn.recipe import Recipe
 from u2learn.registry import STUDIES
 from u2learn.studies.small import objects, vessels
@@ -84,9 +85,9 @@ def for_images(recipe: Recipe, facts: Facts, folder: str | Path) -> Recipe:
 
 
 def starting_from(recipe: Recipe, weights: str | Path) -> Recipe:
-    """The recipe that begins with the weights of a file, which it knows by their checksum.
+    """The recipe that begins with the weights of a file or of a run's folder, known by their checksum.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
-    return dataclasses.replace(recipe, start=checksum(weights))
+    return dataclasses.replace(recipe, start=checksum(weights_file(weights)))
