@@ -17,7 +17,7 @@ from conftest import cross
 from PIL import Image
 
 import u2learn
-from u2learn import cli, records, studies, tables, tasks, training
+from u2learn import cli, measure, records, studies, tables, tasks, training
 from u2learn.data.augment import Augmentation
 from u2learn.data.example import Example
 from u2learn.inference import load_model, save_model, segment
@@ -217,6 +217,15 @@ def test_train_evaluate_record(tiny, capsys):
     assert "tiny-small-seed4.json" in capsys.readouterr().out
     record = json.loads((tiny / "results" / "tiny-small-seed4.json").read_text())
     assert f"{100 * record['scores']['image']['dice']:.2f}" in table
+
+
+def test_only_a_record_asks_for_the_speed(tiny, monkeypatch):
+    """It takes seconds, and a table of scores does not show it."""
+    monkeypatch.setattr(measure, "speed", lambda *_: 1 / 0)
+    run("train", "tiny-small")
+    run("evaluate", "runs/tiny-small-seed0")
+    with pytest.raises(ZeroDivisionError):
+        run("evaluate", "runs/tiny-small-seed0", "--record")
 
 
 def test_an_undefined_score_is_an_empty_cell(tiny, monkeypatch, capsys):

@@ -137,7 +137,7 @@ def evaluate(options: argparse.Namespace) -> None:
         recipe = studies.get(options.recipe, seed=recipe.seed)
     if recipe and options.data:
         recipe = dataclasses.replace(recipe, folder=str(options.data.resolve()))
-    record = measure.measure(options.folder, options.device, recipe=recipe)
+    record = measure.measure(options.folder, options.device, recipe=recipe, clocked=options.record)
     written: list[Path] = []
     if options.export and recipe:  # before anything is printed: whoever reads may have gone, as `head` does
         inference.save_model(options.export, model, recipe)
@@ -161,7 +161,7 @@ def evaluate_official(options: argparse.Namespace) -> None:
     if options.export:
         raise ValueError("--export writes what was trained here; official weights stay in their own file.")
     recipe = studies.get(options.recipe)
-    record = measure.measure_official(options.weights, recipe)
+    record = measure.measure_official(options.weights, recipe, clocked=options.record)
     path = records.write_record(f"{recipe.name}-official", record) if options.record else None
     print(_score_table(record["scores"]))
     columns, task = studies.columns_of(recipe), TASKS[recipe.task]

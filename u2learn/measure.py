@@ -27,13 +27,18 @@ from u2learn.training import names_digest, read_log
 
 
 def measure(
-    path: str | Path, device: str | None = None, progress: bool = True, recipe: Recipe | None = None
+    path: str | Path,
+    device: str | None = None,
+    progress: bool = True,
+    recipe: Recipe | None = None,
+    clocked: bool = True,
 ) -> Record:
     """The record of a run, or of a weights file of ours: its recipe, what it cost, and its scores.
 
     That of a run which was stopped has its iteration as "unfinished", and is no result (see `is_current`).
     The test runs on `device` (default: the GPU if there is one), as `recipe` says if one is given, which may
-    differ from the run's own in the set that is tested (see `studies.training_of`).
+    differ from the run's own in the set that is tested (see `studies.training_of`). `clocked` asks for the
+    speed of the test, too, which is measured for three seconds.
 
     Raises:
         ValueError: the recipe asks for another training, the images that trained are not those of the recipe,
@@ -55,7 +60,7 @@ def measure(
         "recipe": json.loads(recipe.to_json()),
         **trained,
         "image_flops": image_flops(recipe),
-        **_measure_model(model.to(pick_device(device)), recipe, progress),
+        **_measure_model(model.to(pick_device(device)), recipe, progress, clocked),
         "log": [rounded(line) for line in read_log(path)],
     }
 
@@ -85,9 +90,9 @@ def _training(folder: Path, recipe: Recipe) -> Record:
 
 
 def measure_official(
-    path: str | Path, recipe: Recipe, device: str | None = None, progress: bool = True
+    path: str | Path, recipe: Recipe, device: str | None = None, progress: bool = True, clocked: bool = True
 ) -> Record:
-    """The record of weights that others trained and published, tested as the recipe says.
+    """The record of weights that others trained and published, tested as the recipe says; see `measure`.
 
     Raises:
         FileNotFoundError, ValueError: see `load_official`.
@@ -98,7 +103,7 @@ def measure_official(
         "official": json.loads(recipe.to_json()),
         "weights": _file(path),
         **provenance(device_name(device)),
-        **_measure_model(model.to(device), recipe, progress),
+        **_measure_model(model.to(device), recipe, progress, clocked),
     }
 
 
@@ -145,13 +150,13 @@ def _file(path: str | Path) -> dict[str, str]:
     return {"file": Path(path).name, "sha256": checksum(path)}
 
 
-def _measure_model(model: nn.Module, recipe: Recipe, progress: bool) -> Record:
+def _measure_model(model: nn.Module, recipe: Recipe, progress: bool, clocked: bool) -> Record:
     """What the model costs, and its scores under every protocol, with an interval over the images.
 
     A threshold is chosen on images that may be looked at, never on those of the test.
     """
     task = TASKS[recipe.task]
-    cost = {"parameters": parameters(model), "speed": speed(model, recipe)}
+    cost = {"parameters": parameters(model), **({"speed": speed(model, recipe)} if clocked else {})}
     threshold = task.threshold(model, recipe, progress)
     scores: Scores = {}
     for name, way in task.passes(recipe).items():
