@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from u2learn import records
+from u2learn import measure, records
 from u2learn.data.example import Example
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +52,12 @@ def site(built) -> Path:
     if built.returncode:
         pytest.skip("the book was not built: see tests/test_book.py")
     return TESTED.folder / "html"
+
+
+@pytest.fixture(autouse=True)
+def measured_shortly(monkeypatch):
+    """No test needs an exact speed, and many make records."""
+    monkeypatch.setattr(measure, "SPEED_SECONDS", 0.05)
 
 
 @pytest.fixture

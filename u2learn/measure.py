@@ -25,6 +25,8 @@ from u2learn.studies import training_of
 from u2learn.tasks import TASKS, Scores, by_protocol, evaluate
 from u2learn.training import names_digest, read_log
 
+SPEED_SECONDS = 3.0  # so long the speed of a test is measured
+
 
 def measure(
     path: str | Path,
@@ -175,10 +177,10 @@ def _measure_model(model: nn.Module, recipe: Recipe, progress: bool, clocked: bo
     }
 
 
-def speed(model: nn.Module, recipe: Recipe, seconds: float = 3.0) -> Record:
+def speed(model: nn.Module, recipe: Recipe) -> Record:
     """Frames per second of a test as the recipe does it, from photograph to probabilities, one at a time.
 
-    The first test image is segmented again and again for about `seconds`, after once to warm up.
+    The first test image is segmented again and again for SPEED_SECONDS, after once to warm up.
     """
     image = recipe.examples("test")[0].image
     device = str(next(model.parameters()).device)
@@ -188,7 +190,7 @@ def speed(model: nn.Module, recipe: Recipe, seconds: float = 3.0) -> Record:
 
     test()
     count, started = 0, time.perf_counter()
-    while count == 0 or time.perf_counter() - started < seconds:
+    while count == 0 or time.perf_counter() - started < SPEED_SECONDS:
         test()
         count += 1
     return {
