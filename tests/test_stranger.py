@@ -47,7 +47,7 @@ def session(tmp_path_factory):
                 "data", "new", name, "--images", folder, "--masks", "masks",
                 "--classes", COLOURS, "--group", "(.*)_[ab]$",
             )  # fmt: skip
-            shorter = ["--set", "iterations=250"] if name == "cells8" else []  # and still within a hundredth
+            shorter = ["--set", "iterations=200"] if name == "cells8" else []  # and still within a hundredth
             printed[name, "train"] = said("train", "small", "--data", name, "--device", "cpu", *shorter)
             printed[name, "evaluate"] = said("evaluate", f"runs/{name}-small-seed0", "--device", "cpu")
         printed["predict"] = said(
