@@ -208,7 +208,10 @@ def test_train_evaluate_record(tiny, capsys):
     run("train", "tiny-small", "--seed", 4)
     folder = tiny / "runs" / "tiny-small-seed4"
     assert (folder / "checkpoint.safetensors").exists()
-    assert f"u2learn evaluate {folder}" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"u2learn evaluate {folder}" in said.out
+    last = f"tiny-small, seed 4: {TINY.iterations} of {TINY.iterations}, loss "
+    assert last in said.err and "it/s" not in said.err, "a line an evaluation, and no bar: it is no terminal"
     run("evaluate", folder)
     table = capsys.readouterr().out
     assert all(protocol in table for protocol in tasks.PROTOCOLS) and "dice" in table

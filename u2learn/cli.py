@@ -234,7 +234,6 @@ def reproduce(options: argparse.Namespace) -> None:
         return
     names = studies.suites().get(options.suite, (options.suite,))
     runs = [studies.get(name, seed=seed) for seed in range(options.seeds) for name in names]
-    progress = not os.environ.get("TQDM_DISABLE")
     end = time.monotonic() + 60 * options.minutes
     for done, recipe in enumerate(runs):
         print(f"{done + 1} of {len(runs)}: {recipe.name}, seed {recipe.seed}", flush=True)
@@ -246,14 +245,14 @@ def reproduce(options: argparse.Namespace) -> None:
         folder = runs_folder() / f"{shared.name}-seed{shared.seed}"
         try:
             minutes = (end - time.monotonic()) / 60
-            training.train(shared, folder, device=options.device, progress=progress, minutes=minutes)
+            training.train(shared, folder, device=options.device, minutes=minutes)
         except training.BusyError as busy:
             print(busy, flush=True)
             continue
         except training.TimeIsUpError as stop:
             print(stop)
             return
-        record = measure.measure(folder, options.device, progress, recipe)
+        record = measure.measure(folder, options.device, recipe=recipe)
         records.write_record(_record_name(record), record)
         print(_score_table(record["scores"]), flush=True)
     whole = {recipe.dataset: recipe for recipe in runs if recipe.protocol in ("", "mmseg")}

@@ -85,7 +85,8 @@ def train(
     The examples default to the recipe's own; the watched ones are scored on the way. `start` is the file, or
     the run's folder, of the weights to begin with, whose checksum stands in the recipe. Returns the trained
     model in eval mode (its running mean, or the best one, where the recipe keeps that), on `device` (default:
-    the GPU if there is one). With `progress`, curves.png in the folder follows the training.
+    the GPU if there is one). With `progress`, a bar, or in files and pipes a line an evaluation, and
+    curves.png in the folder follow the training.
 
     Raises:
         TimeIsUpError: it is not done after `minutes`.
@@ -166,9 +167,14 @@ def _loop(
             run.cpu_seconds += time.process_time() - started[1]
             if due:
                 shown = run.evaluate(watched, unseen, line)
-                if progress and bar.disable:
-                    said = ", ".join(f"{k} {v}" for k, v in {"loss": f"{line['loss']:.3f}", **shown}.items())
-                    print(f"{run.iteration} of {recipe.iterations}: {said}", file=sys.stderr, flush=True)
+                if progress and bar.disable:  # a line in place of the bar; several processes may write them
+                    scores = ", ".join(f"{name} {value}" for name, value in shown.items())
+                    print(
+                        f"{recipe.name}, seed {recipe.seed}: {run.iteration} of {recipe.iterations}, "
+                        f"loss {line['loss']:.3f}, {scores}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
                 if progress and run.seconds > drawn + 10:
                     draw_curves(run.folder, TASKS[recipe.task].main)
                     drawn = run.seconds
