@@ -33,21 +33,25 @@ LOOK = """() => {
 SHOWN = "all => all.filter(i => i.offsetParent !== null && i.naturalWidth > 0).map(i => i.src)"
 
 
-@pytest.fixture(scope="module", params=["desktop", "phone"])
-def looks(site, request) -> dict[str, dict]:
-    """What each page looks like on this screen, after all of its sliders were moved."""
+@pytest.fixture(scope="module")
+def looks(site) -> dict[str, dict]:
+    """What each page looks like on a desktop and then on a phone, after all of its sliders were moved."""
     found = {}
     with serve(site) as address, browser() as chrome:
+        page = chrome.new_page(viewport=DESKTOP)
+        wrong = watch(page, address)
         for name in pages(site):
-            page = chrome.new_page(viewport=DESKTOP if request.param == "desktop" else PHONE)
-            wrong = watch(page, address)
+            page.set_viewport_size(DESKTOP)
             page.goto(f"{address}/{name}", wait_until="networkidle")
             if page.locator(".bd-article .math").count():
                 page.wait_for_selector("mjx-container", state="attached")  # it may be folded away
-            sliders = [move(block) for block in page.locator(".u2-explore").all()]
-            found[name] = {"wrong": wrong, "sliders": sliders, **page.evaluate(LOOK)}
-            page.close()
-    assert len(found) > 5
+            for screen, size in (("desktop", DESKTOP), ("phone", PHONE)):
+                page.set_viewport_size(size)
+                sliders = [move(block) for block in page.locator(".u2-explore").all()]
+                look = page.evaluate(LOOK)
+                found[f"{name}, {screen}"] = {"sliders": sliders, "wrong": wrong.copy(), **look}
+                wrong.clear()
+    assert len(found) > 10
     return found
 
 

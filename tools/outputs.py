@@ -23,6 +23,8 @@ from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from jupyter_cache.executors.utils import single_nb_execution
 from nbformat import NotebookNode
 
+from tools.kernels import fork_kernels
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("book/chapters/*.ipynb", "book/labs/*.ipynb")
 CODE = ("u2learn", "results", "book/_ext")  # what the outputs depend on, beside the chapters
@@ -85,6 +87,7 @@ class Site:
     def execute_missing(self) -> list[str]:
         """Execute what is not kept, as many pages at a time as there are cores; gives what went wrong."""
         complaints = []
+        fork_kernels()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             running = {pool.submit(execute, page): page for page in pages().values() if not self.has(page)}
             for done in as_completed(running):

@@ -14,6 +14,7 @@ import pytest
 from nbval import plugin
 from nbval.kernel import RunningKernel
 
+from tools.kernels import fork_kernels
 from tools.outputs import TESTED, code, pages
 
 # These take longest. They go first, so that the workers end together.
@@ -34,6 +35,7 @@ class FarAway(RunningKernel):
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    fork_kernels()
     os.environ.update(TESTED.environment)
     plugin.RunningKernel = FarAway
     if not hasattr(config, "workerinput"):  # once, before there are workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import torch
@@ -11,6 +12,10 @@ from u2learn.inference import segment
 from u2learn.recipe import Recipe
 from u2learn.registry import LOSSES
 from u2learn.tasks import TASKS
+
+# What decides how many operations a step has, beside the size of its windows. Many recipes share it.
+DECIDES = ("model", "model_options", "channels", "num_classes", "task", "batch", "loss")
+_counted: dict[str, int] = {}
 
 
 def training_flops(recipe: Recipe, iterations: int | None = None) -> int:
@@ -27,6 +32,13 @@ def training_flops(recipe: Recipe, iterations: int | None = None) -> int:
 
 
 def _step_flops(recipe: Recipe, size: tuple[int, int]) -> int:
+    key = json.dumps([size, *(getattr(recipe, name) for name in DECIDES)], sort_keys=True)
+    if key not in _counted:
+        _counted[key] = _count(recipe, size)
+    return _counted[key]
+
+
+def _count(recipe: Recipe, size: tuple[int, int]) -> int:
     with torch.device("meta"):
         model = recipe.build_model()
         labels = torch.zeros(recipe.batch, *size, dtype=torch.int64)  # (B, h, w)

@@ -1,0 +1,69 @@
+"""Kernels that start in half a second: each is a fork of one process that has loaded what chapters import."""
+
+import multiprocessing
+import os
+import signal
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, Any
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
+
+# Not pyplot: where it draws is decided as it is loaded, and that is the kernel's.
+LOADED = ["tools.kernels", "u2learn.show", "torch._dynamo", "matplotlib.figure", "ipykernel.ipkernel"]
+if TYPE_CHECKING or "forkserver" in multiprocessing.get_all_start_methods():
+    from multiprocessing.context import ForkServerProcess
+else:  # Windows
+    ForkServerProcess = object
+
+
+class Fork(ForkServerProcess):
+    """A process with the names that Jupyter uses for one."""
+
+    stdin = stdout = stderr = None
+
+    def poll(self) -> int | None:
+        return self.exitcode
+
+    def wait(self) -> int | None:
+        self.join()
+        return self.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.pid and self.is_alive():
+            os.kill(self.pid, number)
+
+
+class ForkProvisioner(LocalProvisioner):
+    """How Jupyter starts a kernel: see its documentation on kernel provisioning."""
+
+    process: Any = None  # a Fork
+
+    async def launch_kernel(self, cmd: list[str], **options: Any) -> KernelConnectionInfo:
+        multiprocessing.set_forkserver_preload(LOADED)
+        connection = cmd[cmd.index("-f") + 1]
+        self.process = Fork(target=serve, args=(connection, options["cwd"], options["env"]), daemon=True)
+        self.process.start()
+        self.pid = self.process.pid
+        return self.connection_info
+
+
+def serve(connection: str, folder: str, environment: dict[str, str]) -> None:
+    """Be a kernel in this folder, that says nothing but what its cells print."""
+    from ipykernel.kernelapp import IPKernelApp
+
+    os.environ.update(environment)
+    os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    IPKernelApp.launch_instance(argv=["-f", connection])
+
+
+def fork_kernels() -> None:
+    """Make all kernels that this process starts forks, where the system has them."""
+    if ForkServerProcess is not object:
+        factory = KernelProvisionerFactory.instance()
+        point = EntryPoint("fork", f"{__name__}:{ForkProvisioner.__name__}", factory.GROUP_NAME)
+        factory.provisioners[point.name] = point
+        factory.default_provisioner_name = point.name
