@@ -172,6 +172,15 @@ def test_running_mean_of_the_weights(tmp_path, ema):
         torch.testing.assert_close(state.averaged.state_dict()["head.weight"], plain, rtol=1e-4, atol=1e-6)
 
 
+def test_the_loss_is_written_down_between_evaluations(tmp_path):
+    recipe = tiny(iterations=50, evaluations=1)
+    run(tmp_path, recipe)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    rates = {line["iteration"]: line["rate"] for line in lines if "rate" in line}
+    assert rates == {i: recipe.rate(i - 1) for i in (20, 40)} and len(lines) == 3
+    assert lines[0]["loss"] > lines[1]["loss"] > 0 and read_log(tmp_path) == lines[2:]
+
+
 def test_the_rate_of_every_step_is_the_recipes(tmp_path):
     recipe = tiny(iterations=10)
     state, data = Run(recipe, tmp_path, "cpu"), TrainingData(recipe, CROSSES, "cpu")
