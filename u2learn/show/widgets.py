@@ -118,7 +118,8 @@ def _picture(frame: Any, name: str) -> Image.Image:
         _close([frame])
         buffer = io.BytesIO()
         shown = min(round(frame.get_figwidth() * 96), COLUMN)
-        frame.savefig(buffer, format="png", dpi=2 * shown / frame.get_figwidth())
+        dpi = 2 * shown / frame.get_figwidth()
+        frame.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})  # read back at once
         picture = Image.open(buffer).convert("RGB")
     elif frame is None:
         raise ValueError(f"explore(): {name} is None; the function must return an image or a figure.")
