@@ -18,7 +18,7 @@ from tools.kernels import fork_kernels
 from tools.outputs import TESTED, code, pages
 
 # These take longest. They go first, so that the workers end together.
-FIRST = ("blocks", "u2net", "training-u2net")
+FIRST = ("training-u2net", "u2net", "own-images")
 PASSED = pytest.StashKey[list[plugin.IPyNbCell]]()
 
 
