@@ -653,8 +653,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_cli
-from u2learn import cli, records, studies
+from u2learn import cli, measure, records, studies
 from u2learn.recipe import Recipe
+measure.SPEED_SECONDS = 0.05
 studies.all_recipes = lambda: {{test_cli.TINY.name: test_cli.TINY}}
 parts = {{"train": [test_cli.cross(s) for s in range(3)], "test": [test_cli.cross(50)]}}
 Recipe.examples = lambda self, part: parts[part]
