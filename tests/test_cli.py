@@ -411,8 +411,8 @@ def test_official_saliency_weights_beside_what_was_reported(salient, monkeypatch
         "u2net_small",
         protocol="duts",
         num_classes=1,
-        square=320,
-        crop=(288, 288),
+        square=64,
+        crop=(48, 48),
         row=ROWS["ecssd-u2net-small"],
     )
     monkeypatch.setattr(studies, "all_recipes", lambda: {recipe.name: recipe})
