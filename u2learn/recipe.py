@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -105,7 +104,7 @@ class Recipe:
             schedule=self.schedule or usual.schedule,
             betas=self.betas or usual.betas,
             decay_on=self.decay_on or usual.decay_on,
-            model_options=defaults(MODELS[self.model]) | self.model_options,
+            model_options=defaults(self.model) | self.model_options,
         )
         self._check_values()
 
@@ -255,13 +254,12 @@ def _check_kind(name: str, value: object, before: object) -> None:
         raise ValueError(f"{name} was {before!r}, so {value!r} is no value for it.")
 
 
-@cache  # to look at a signature takes longer than all else that makes a recipe
-def defaults(build: Callable[..., nn.Module]) -> dict[str, Any]:
+def defaults(model: str) -> dict[str, Any]:
     """The arguments of a model that a recipe may choose, with their default values.
 
     Classes and channels are fields of a recipe of their own; what JSON cannot hold is for Python alone.
     """
-    parameters = inspect.signature(build).parameters
+    parameters = inspect.signature(MODELS[model]).parameters
     plain = {name: p.default for name, p in parameters.items() if isinstance(p.default, (str, int, float))}
     return {name: value for name, value in plain.items() if name not in ("num_classes", "in_channels")}
 
