@@ -351,15 +351,15 @@ SALIENT = [
     Recipe(
         f"{dataset}-tiny",
         dataset,
-        "u2net_small",
+        "unet_small",
         protocol=protocol,
-        model_options={"mid_channels": 2, "out_channels": 2},
+        model_options={"width": 4, "depth": 2},
         num_classes=1,
         square=40,
         normalisation="maximum",
         crop=(36, 36),
         batch=2,
-        loss="u2net",
+        loss="bce-iou",
         optimiser="adam",
         iterations=2,
         evaluations=1,
@@ -411,8 +411,8 @@ def test_official_saliency_weights_beside_what_was_reported(salient, monkeypatch
         "u2net_small",
         protocol="duts",
         num_classes=1,
-        square=320,
-        crop=(288, 288),
+        square=64,
+        crop=(48, 48),
         row=ROWS["ecssd-u2net-small"],
     )
     monkeypatch.setattr(studies, "all_recipes", lambda: {recipe.name: recipe})
@@ -653,8 +653,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_cli
-from u2learn import cli, records, studies
+from u2learn import cli, measure, records, studies
 from u2learn.recipe import Recipe
+measure.SPEED_SECONDS = 0.05
 studies.all_recipes = lambda: {{test_cli.TINY.name: test_cli.TINY}}
 parts = {{"train": [test_cli.cross(s) for s in range(3)], "test": [test_cli.cross(50)]}}
 Recipe.examples = lambda self, part: parts[part]

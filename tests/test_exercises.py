@@ -1,5 +1,6 @@
 """The assignments: right answers get all points, wrong ones lose exactly theirs, and are told why."""
 
+import copy
 import functools
 import re
 import zipfile
@@ -9,6 +10,7 @@ import pytest
 from tools import assignments, notebooks
 from tools.assignments import Assignment, Mistake, released, text
 from tools.grading.run import Local, grade_cells, grade_notebook, names_asked_for, student_cells
+from u2learn import data
 from u2learn.checks import NotYet, check
 
 pytestmark = pytest.mark.course
@@ -22,6 +24,15 @@ def read(name: str) -> Assignment:
     return Assignment.read(name)
 
 
+drawn = functools.cache(data.fundus)
+
+
+@pytest.fixture(autouse=True)
+def eyes_are_drawn_once(monkeypatch):
+    """Each solution that trains asks for the same eyes; it gets copies of its own."""
+    monkeypatch.setattr(data, "fundus", lambda *which: copy.deepcopy(drawn(*which)))
+
+
 def sources(assignment: Assignment, mistake: Mistake | None = None) -> list[str]:
     """The cells of the solved notebook, without pictures; with a mistake in one of them."""
     cells = [c for c in student_cells(assignment.cells) if "demo" not in c["metadata"].get("tags", [])]
@@ -31,9 +42,14 @@ def sources(assignment: Assignment, mistake: Mistake | None = None) -> list[str]
     return [mistake.applied_to(text(c)) if c is wrong else text(c) for c in cells]
 
 
+@functools.cache
+def solved(name: str) -> Local:
+    return Local(sources(read(name)))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_reference_gets_all_points(name):
-    session = Local(sources(read(name)))
+    session = solved(name)
     verdicts = grade_cells(read(name), session)
     assert session.errors == {}
     assert [v.says for v in verdicts if v.earned != v.points] == []
@@ -152,7 +168,7 @@ def test_no_solution_is_left_in_the_release(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_cases_are_new_each_time_and_the_verdict_is_not(name):
     """Ten times with cases of their own, as for students: the right answer is never called wrong."""
-    session = Local(sources(read(name)))
+    session = solved(name)
     for part, names in checks_of(name).items():
         for _ in range(2 if part == slow(read(name)) else 10):
             check(part, *map(session.get, names))

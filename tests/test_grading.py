@@ -356,7 +356,7 @@ def test_a_table_holds_no_formula():
 
 
 def make_class(folder: Path) -> dict[str, dict[str, int]]:
-    """Thirty submissions; gives the points that each must get."""
+    """A submission or two of every kind; gives the points that each must get."""
     expected = {}
 
     def hand_in(student: str, notebook: dict | bytes, zero=(), lost=None) -> None:
@@ -366,11 +366,12 @@ def make_class(folder: Path) -> dict[str, dict[str, int]]:
         expected[student] = {p: 0 if p in zero else FULL[p] - (lost or {}).get(p, 0) for p in PARTS}
 
     words = "Many small kernels, with two poolings and skips: $270 C^2$ weights against $3721 C^2$."
-    for i in range(6):
+    for i in range(4):
         hand_in(f"right {i}", submission(words=words if i % 2 else ""))
-    for i, mistake in enumerate(SOURCE.mistakes[:24:2]):
-        hand_in(f"wrong-{i:02}", submission(wrong=mistake), lost={mistake.part: mistake.loses})
-    for i in range(1, 5):
+    for part in PARTS:
+        mistake = next(m for m in SOURCE.mistakes if m.part == part)
+        hand_in(f"wrong-{part}", submission(wrong=mistake), lost={part: mistake.loses})
+    for i in (2, 4):
         hand_in(f"half_{i}", submission(right=PARTS[:i]), zero=PARTS[i:])
     hand_in("empty", submission(right=()), zero=PARTS)
     hand_in("no notebook", b"%PDF-1.7", zero=PARTS)
@@ -381,31 +382,30 @@ def make_class(folder: Path) -> dict[str, dict[str, int]]:
     hand_in("steals", steals, zero=PARTS[1:] if sealed() else ())
     hand_in("leaves", submission(cells=["import os; os._exit(3)"]))
     hand_in("=1+1", submission(right=PARTS[:2]), zero=PARTS[2:])
-    assert len(expected) == 30
     return expected
 
 
-def test_a_class_of_thirty_stopped_half_way(tmp_path):
+def test_a_class_stopped_half_way(tmp_path):
     """Killed, started again: what was graded stays, nobody is missing, and all points are as they must be."""
     expected = make_class(tmp_path / "class")
     out = tmp_path / "grades" / NAME
     command = [sys.executable, "-m", "tools.grading", str(tmp_path / "class"), "--out", str(out.parent)]
     command += ["--jobs", "2"]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    while len(list(out.glob("results/*.json"))) < 12:
+    while len(list(out.glob("results/*.json"))) < 6:
         assert first.poll() is None, "it ended before it could be killed"
         time.sleep(0.1)
     first.kill()
     first.communicate(timeout=60)  # until its own processes end too: each holds the other end of this pipe
     kept = {p: p.stat().st_mtime_ns for p in out.glob("results/*.json")}
-    assert 12 <= len(kept) < 30
+    assert 6 <= len(kept) < len(expected)
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert second.returncode == 0, second.stderr
     assert all(p.stat().st_mtime_ns == stamp for p, stamp in kept.items())
 
     before = (out / "points.csv").read_bytes()
     rows = {row["student"].lstrip("'"): row for row in csv.DictReader((out / "points.csv").open())}
-    assert len(rows) == 30
+    assert len(rows) == len(expected) == 19
     columns = [(t, f"{t.name} ({t.points})") for t in SOURCE.tests if t.kind != "words"]
     for student, due in expected.items():
         row = rows[student.lstrip("'")]
@@ -422,7 +422,7 @@ def test_a_class_of_thirty_stopped_half_way(tmp_path):
 
     manual = out / "manual.csv"
     lines = list(csv.DictReader(manual.open()))
-    assert [line["student"] for line in lines] == ["right 1", "right 3", "right 5"]
+    assert [line["student"] for line in lines] == ["right 1", "right 3"]
     manual.write_text(manual.read_text().replace("right 3,1.6,4,,", "right 3,1.6,4,3,no loss is named"))
     results = grade_class(NAME, tmp_path / "class", out, 1, progress=False)
     assert [r.automatic for r in results if r.student == "right 3"] == [sum(FULL.values()) + 3]

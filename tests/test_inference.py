@@ -424,8 +424,9 @@ def test_a_saved_model_comes_back_with_its_recipe(tmp_path):
     save_model(tmp_path / "weights.safetensors", model, recipe)
     loaded, its_recipe = load_model(tmp_path / "weights.safetensors")
     assert its_recipe == recipe and not loaded.training
+    due = model.state_dict()
     for name, weight in loaded.state_dict().items():
-        assert torch.equal(weight, model.state_dict()[name])
+        assert torch.equal(weight, due[name])
 
 
 def test_the_net_that_ships_segments_a_picture_it_never_saw():

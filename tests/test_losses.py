@@ -411,7 +411,7 @@ def large_example(name, side):
 def test_sums_over_pixels_are_taken_in_single_precision(name, dtype, autocast):
     """65504 is the largest float16, and bfloat16 has three digits."""
     loss = {**LOSSES, **SALIENCY}[name]
-    logits, truth = large_example(name, 1024)
+    logits, truth = large_example(name, 512)
     half, single = (x.detach().requires_grad_() for x in (logits.to(dtype), logits.to(dtype).float()))
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         got, due = loss(half, truth), loss(single, truth)

@@ -170,7 +170,8 @@ class TestUNet2015(ModelContract):
 
 
 def count(model: nn.Module, channels: int = 3, side: int = 32) -> int:
-    return torchinfo.summary(model, (1, channels, side, side), verbose=0, device="cpu").total_params
+    image = next(model.parameters()).new_empty(1, channels, side, side)
+    return torchinfo.summary(model, input_data=image, verbose=0, device=image.device).total_params
 
 
 @pytest.mark.parametrize(
@@ -193,13 +194,15 @@ def count(model: nn.Module, channels: int = 3, side: int = 32) -> int:
     ],
 )
 def test_parameter_counts(build, parameters):
-    model = build().eval()
+    with torch.device("meta"):
+        model = build().eval()
     assert count(model, channels=64 if model.__class__ is nn.Sequential else 3) == parameters
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 def test_parameter_count_of_the_2015_net():
-    model = unet_2015()
+    with torch.device("meta"):
+        model = unet_2015()
     assert count(model, channels=1, side=188) == 31_030_658
     assert sum(p.numel() for p in model.parameters()) == 31_030_658
 
@@ -468,9 +471,11 @@ def test_paddle_starts_as_paddle_does():
 
 
 def test_paddle_convolutions_have_a_bias_and_s5_d16_blocks_none():
-    assert all(m.bias is not None for m in unet_paddle().modules() if isinstance(m, nn.Conv2d))
-    assert all(m.bias is None for m in unet_s5_d16().body.modules() if isinstance(m, nn.Conv2d))
-    head = unet_paddle().head
+    with torch.device("meta"):
+        paddle, s5_d16 = unet_paddle(), unet_s5_d16()
+    assert all(m.bias is not None for m in paddle.modules() if isinstance(m, nn.Conv2d))
+    assert all(m.bias is None for m in s5_d16.body.modules() if isinstance(m, nn.Conv2d))
+    head = paddle.head
     assert (head.kernel_size, head.padding) == ((3, 3), (1, 1))
 
 

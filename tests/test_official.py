@@ -286,8 +286,9 @@ def test_there_and_back_is_exact(head, tmp_path):
     torch.manual_seed(1)
     model, copy = narrow(head, 5), narrow(head, 5)
     load_official(copy, save(tmp_path / "w.pth", to_official(model)))
+    found = copy.state_dict()
     for name, x in model.state_dict().items():
-        assert torch.equal(x, copy.state_dict()[name]), name
+        assert torch.equal(x, found[name]), name
 
 
 def test_the_format_before_zip_and_an_optimiser_in_the_file(tmp_path):

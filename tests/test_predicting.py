@@ -466,7 +466,8 @@ def test_a_map_is_stretched_for_the_authors_weights_or_by_flag_only(tmp_path, we
     black = tmp_path / "black.png"
     Image.new("RGB", (40, 30)).save(black)
     torch.manual_seed(0)
-    torch.save(u2learn.to_official(u2learn.u2net_small()), tmp_path / "net.pth")
+    net = u2learn.u2net_small(mid_channels=2, out_channels=4)
+    torch.save(u2learn.to_official(net), tmp_path / "net.pth")
     reach = {}
     for source in (weights["saliency"], tmp_path / "net.pth"):
         for flag in ("", "--as-published", "--no-as-published"):

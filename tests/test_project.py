@@ -91,7 +91,8 @@ def test_the_package_requires_what_it_imports_and_nothing_else():
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in package.rglob("*.py")]
     names = {name.partition(".")[0] for tree in trees for name in imported(tree.body)}
     outside = names - sys.stdlib_module_names - {"u2learn"}
-    libraries = {distribution for name in outside for distribution in packages_distributions()[name]}
+    installed = packages_distributions()
+    libraries = {distribution for name in outside for distribution in installed[name]}
     assert {name.lower() for name in libraries} == {r.name for r in map(Requirement, PROJECT.dependencies)}
 
 

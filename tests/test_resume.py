@@ -41,7 +41,7 @@ training.CHECK_EVERY = 2
 
 def with_dropout(num_classes):
     """A small net with all that the large one has: dropout and an auxiliary head."""
-    body = nest([4, 8, 8], [4, 8], double_conv)
+    body = nest([4, 8], [4], double_conv)
     return UNet(body, fcn_head(4, 4, num_classes, dropout=0.3), fcn_head(8, 4, num_classes, dropout=0.3))
 
 

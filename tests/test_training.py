@@ -647,11 +647,11 @@ class Failing:
 
 @pytest.mark.parametrize(
     ("value", "at", "ema"),
-    [(math.nan, 33, 0.0), (math.inf, 39, 0.9), (None, 33, 0.9), (None, 39, 0.0), (None, 39, 0.9)],
+    [(math.nan, 17, 0.0), (math.inf, 19, 0.9), (None, 17, 0.9), (None, 19, 0.0), (None, 19, 0.9)],
 )
 def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, value, at, ema):
-    """Saved at 10, 20, 30; it goes wrong at 33, or in the very step before the evaluation of 40."""
-    recipe = tiny(iterations=50, evaluations=5, ema=ema, augmentation=Augmentation(flips="h"))
+    """Saved at 5, 10, 15; it goes wrong at 17, or in the very step before the evaluation of 20."""
+    recipe = tiny(iterations=25, evaluations=5, ema=ema, augmentation=Augmentation(flips="h"))
     Failing(monkeypatch, at, value)
     with pytest.raises(DivergedError) as error:
         run(tmp_path / "failed", recipe)
@@ -660,13 +660,13 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypat
     if step is not None:
         assert f"iteration {step}" in message and f"{recipe.rate(step):.3g}" in message
     assert "rate" in message and "labels" in message and str(tmp_path / "failed") in message
-    assert json.loads(_position(tmp_path / "failed"))["iteration"] == 30
+    assert json.loads(_position(tmp_path / "failed"))["iteration"] == 15
     assert all(x.isfinite().all() for x in weights(tmp_path / "failed").values())
-    assert [line["iteration"] for line in read_log(tmp_path / "failed")] == [10, 20, 30]
+    assert [line["iteration"] for line in read_log(tmp_path / "failed")] == [5, 10, 15]
 
     monkeypatch.undo()
-    run(tmp_path / "failed", recipe)  # the cause is gone: it goes on from 30
-    if (at, ema, value) == (39, 0.9, None):
+    run(tmp_path / "failed", recipe)  # the cause is gone: it goes on from 15
+    if (at, ema, value) == (19, 0.9, None):
         run(tmp_path / "clean", recipe)
         assert same(weights(tmp_path / "failed"), weights(tmp_path / "clean"))
 

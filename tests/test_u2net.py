@@ -1,7 +1,8 @@
 """RSU and U²-Net against networks written flat, with the names of the authors' files."""
 
+import copy
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -167,10 +168,12 @@ class TestU2NetThin(U2NetContract):
     build = staticmethod(lambda num_classes: u2net_small(num_classes, mid_channels=4, out_channels=8))
 
 
-@pytest.mark.parametrize("build", [u2net, u2net_small])
-@pytest.mark.parametrize("size", [(1, 1), (3, 5), (97, 131), (287, 353), (1024, 768)])
+@pytest.mark.parametrize(
+    ("build", "size"),
+    [(u2net, (97, 131)), *product((u2net, u2net_small), [(287, 353), (1024, 768)])],
+)
 def test_every_size_passes_forward_and_backward(build, size):
-    """Shapes alone, without arithmetic, for the sizes that take a core a minute."""
+    """Shapes alone, without arithmetic, for the sizes that take a core a minute; for others see above."""
     with torch.device("meta"):
         model = build()
         maps = model(torch.empty(2, 3, *size))
@@ -255,12 +258,17 @@ def test_an_rsu_without_a_u_is_refused():
 # --- bit-equal to the flat networks, and the same work ------------------------------------------------------
 
 
+@pytest.fixture(scope="module", params=[1, 3])
+def pair(request):
+    """U²-Net† of so many classes, and its twin."""
+    model = randomised(u2net_small(request.param))
+    return model, flat_twin(model, table(16), request.param)
+
+
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("size", [(64, 64), (97, 131), (3, 5), (1, 1)])
-@pytest.mark.parametrize("classes", [1, 3])
-def test_the_small_net_is_bit_equal_to_the_flat_one(size, training, classes):
-    model = randomised(u2net_small(classes)).train(training)
-    twin = flat_twin(model, table(16), classes)
+def test_the_small_net_is_bit_equal_to_the_flat_one(size, training, pair):
+    model, twin = (copy.deepcopy(net).train(training) for net in pair)
     with torch.no_grad():
         ours, theirs = model(image(2, size)), twin(image(2, size))
     assert len(ours) == len(theirs) == 7
@@ -306,14 +314,24 @@ class Work(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def narrow() -> U2Net:
+    return u2net_small(mid_channels=2, out_channels=4)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [(320, 320), (97, 131)])
-@pytest.mark.parametrize(("build", "rows"), [(u2net, table()), (u2net_small, table(16))])
-def test_nesting_costs_nothing(build, rows, size):
+@pytest.mark.parametrize(
+    ("build", "rows", "size", "device"),
+    [
+        (u2net, table(), (320, 320), "meta"),
+        (u2net_small, table(16), (320, 320), "meta"),
+        (narrow, table(2, 4), (97, 131), "cpu"),  # where sides halve unevenly
+    ],
+)
+def test_nesting_costs_nothing(build, rows, size, device):
     """The same operations on the same shapes, one for one, as in the flat network: so the same speed."""
-    with torch.device("meta"):
+    with torch.device(device):
         nets = build().eval(), FlatU2Net(rows).eval()
-        x = torch.empty(1, 3, *size)
+        x = torch.zeros(1, 3, *size)
     works = []
     for net in nets:
         with Work() as work:
@@ -407,10 +425,6 @@ def blank(model: nn.Module) -> nn.Module:
     return model
 
 
-def narrow() -> U2Net:
-    return u2net_small(mid_channels=2, out_channels=4)
-
-
 def published_file(path: Path, **changes) -> tuple[Path, FlatU2Net]:
     net = randomised(FlatU2Net(table(2, 4))).eval()
     state = {key: x for key, x in {**net.state_dict(), **changes}.items() if x is not None}
@@ -429,7 +443,8 @@ def test_a_published_file_and_the_way_back(tmp_path):
     model = load_official(blank(narrow()), path)
     same_maps(model, net, rtol=0, atol=0)
     back = to_official(model)
-    assert all(torch.equal(x, net.state_dict()[key]) for key, x in back.items())
+    theirs = net.state_dict()
+    assert all(torch.equal(x, theirs[key]) for key, x in back.items())
 
 
 def test_an_old_file_without_counters(tmp_path):

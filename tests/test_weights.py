@@ -3,6 +3,7 @@
 import argparse
 import collections
 import datetime
+import functools
 import gzip
 import io
 import json
@@ -43,6 +44,12 @@ def filled(model, seed=0):
     for x in model.state_dict().values():
         x.uniform_(0.5, 1) if x.is_floating_point() else x.fill_(7)
     return model.eval()
+
+
+@functools.cache
+def theirs():
+    """The network of most files here, which nobody changes."""
+    return filled(small())
 
 
 def same(model, other):
@@ -311,7 +318,7 @@ ENDINGS = [
 @pytest.mark.parametrize("name", ENDINGS)
 @pytest.mark.parametrize("kind", ["zip", "before 1.6", "safetensors"])
 def test_a_u2net_is_told_by_its_content(name, kind, tmp_path):
-    due, path = filled(small()), tmp_path / name
+    due, path = theirs(), tmp_path / name
     if kind == "safetensors":
         save_file(to_official(due), path)
     else:
@@ -346,7 +353,7 @@ WRAPPED = {
 
 @pytest.mark.parametrize("kind", WRAPPED)
 def test_weights_are_found_in_what_trainers_write(kind, tmp_path):
-    due, path = filled(small()), tmp_path / "x.ckpt"
+    due, path = theirs(), tmp_path / "x.ckpt"
     torch.save(WRAPPED[kind](to_official(due)), path)
     assert same(load_model(path)[0], due)
     assert same(load_official(small(), path), due)
@@ -357,7 +364,8 @@ def test_prefixes_of_the_other_networks_go_too(tmp_path):
     arrays = {f"module.{name}": x.numpy() for name, x in to_official(paddle).items()}
     (tmp_path / "m").write_bytes(pickle.dumps({"model": arrays, "epoch": 1}, protocol=4))
     loaded = load_official(narrow_paddle(), tmp_path / "m")
-    assert all(torch.equal(x, to_official(loaded)[name]) for name, x in to_official(paddle).items())
+    found = to_official(loaded)
+    assert all(torch.equal(x, found[name]) for name, x in to_official(paddle).items())
 
 
 def narrow_paddle(num_classes=2):
@@ -448,7 +456,7 @@ def test_other_peoples_objects_are_passed_over(foreign, tmp_path, monkeypatch, n
         "size": torch.Size([1, 2]),
         "schedule": torch.optim.lr_scheduler.StepLR(torch.optim.SGD([torch.ones(1)], 0.1), 3),
     }
-    due, path = filled(small()), tmp_path / "iter_40000.pth"
+    due, path = theirs(), tmp_path / "iter_40000.pth"
     torch.save(
         {"meta": extras, "state_dict": to_official(due)} | extras,
         path,
@@ -551,7 +559,7 @@ def zipped(**members):
 
 
 WHOLE = io.BytesIO()
-torch.save(to_official(filled(small())), WHOLE)
+torch.save(to_official(theirs()), WHOLE)
 NONE = {
     "empty": (b"", "is empty"),
     "a web page": (b"<!DOCTYPE html><title>404</title>", "is a web page"),
@@ -580,7 +588,7 @@ def test_what_holds_no_weights_is_named_for_what_it_is(kind, ending, tmp_path):
     data, words = NONE[kind]
     path = tmp_path / f"weights{ending}"
     path.write_bytes(data)
-    for load in (load_model, lambda path: load_official(small(), path)):
+    for load in (load_model, lambda path: load_official(theirs(), path)):
         with pytest.raises(ValueError) as error:
             load(path)
         text = sentence(error)

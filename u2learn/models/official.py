@@ -188,9 +188,11 @@ def u2net_names(model: U2Net) -> dict[str, str]:
         parts |= _counted(model.get_submodule(f"{ours}.u"), f"{ours}.u", f"{theirs}.rebnconv")
     parts |= {f"sides.{i}": f"side{i + 1}" for i in range(len(model.sides))}
     parts["fuse"] = "outconv"
-    words, own = {".conv.": ".conv_s1.", ".norm.": ".bn_s1."}, model.state_dict()
+    words = {".conv.": ".conv_s1.", ".norm.": ".bn_s1."}
     return {
-        name: _translate(name, parts, words) for part in parts for name in own if name.startswith(f"{part}.")
+        name: _translate(name, {part: theirs}, words)
+        for part, theirs in parts.items()
+        for name in model.get_submodule(part).state_dict(prefix=f"{part}.")
     }
 
 
