@@ -32,10 +32,10 @@ test: .venv/.ready ## run everything that proves the project (lint, tests, chapt
 	@$(PY) -m tools.solutions
 	@$(PYTEST) -p tools.validation --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
 		_build/solved book/labs exercises --ignore=exercises/release; chapters=$$?; \
-	$(PYTEST) tests; tests=$$?; exit $$((chapters + tests > 0))
+	$(PYTEST) -p no:nbval tests; tests=$$?; exit $$((chapters + tests > 0))
 
 quick: .venv/.ready ## run what takes little time, before every commit (lint, tests without chapters and browser)
-	@$(PYTEST) -m "not (site or browser or course or slow)" tests
+	@$(PYTEST) -p no:nbval -m "not (site or browser or course or slow)" tests
 
 lab: .venv/.ready ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab book/chapters
