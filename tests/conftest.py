@@ -61,6 +61,13 @@ def measured_shortly(monkeypatch):
 
 
 @pytest.fixture
+def kernels(monkeypatch):
+    """How kernels start in a test (tools/kernels.py) is forgotten after it."""
+    factory = pytest.importorskip("jupyter_client.provisioning").KernelProvisionerFactory.instance()
+    monkeypatch.setattr(factory, "default_provisioner_name", factory.default_provisioner_name)
+
+
+@pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty folder of records instead of the project's."""
     place = tmp_path / "results"

@@ -19,14 +19,15 @@ with open({log!r}, "a") as file:
 print(os.listdir(), os.environ["U2LEARN_PUBLISH"], os.environ["U2LEARN_BUDGET"])"""
 # Points the tools to another folder than the project's, before nbval begins.
 ELSEWHERE = """from pathlib import Path
-from tools import outputs
+from tools import kernels, outputs
+kernels.LOADED = []  # these kernels need nothing
 outputs.ROOT = Path({root!r})
 outputs.TESTED = outputs.Site(outputs.ROOT, "smoke")
 """
 
 
 @pytest.fixture
-def site(tmp_path, monkeypatch) -> Site:
+def site(tmp_path, monkeypatch, kernels) -> Site:
     """The site of an empty project in place of ours."""
     monkeypatch.setattr(outputs, "ROOT", tmp_path)
     it = Site(tmp_path, "smoke")

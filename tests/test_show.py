@@ -422,11 +422,14 @@ def test_explore_moves_in_a_browser(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_notebook_shows_each_thing_once_and_sharp():
+@pytest.mark.parametrize("kernel", ["of its own", "forked"])
+def test_a_notebook_shows_each_thing_once_and_sharp(kernel, kernels):
     """In a real kernel: figures as one SVG, sliders as widgets, and as HTML while the book is published."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     pytest.importorskip("ipywidgets")
+    if kernel == "forked":  # as those of the site are
+        pytest.importorskip("tools.kernels").fork_kernels()
     cells = [
         "import os, torch\nfrom u2learn import show, unet_small\nframes = [torch.rand(4, 4)] * 3",
         "show.draw(unet_small(width=2, depth=2))",

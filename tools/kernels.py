@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
-# Not pyplot: where it draws is decided as it is loaded, and that is the kernel's.
 LOADED = ["tools.kernels", "u2learn.show", "torch._dynamo", "matplotlib.figure", "ipykernel.ipkernel"]
 if TYPE_CHECKING or "forkserver" in multiprocessing.get_all_start_methods():
     from multiprocessing.context import ForkServerProcess
@@ -50,8 +49,11 @@ class ForkProvisioner(LocalProvisioner):
 
 def serve(connection: str, folder: str, environment: dict[str, str]) -> None:
     """Be a kernel in this folder, that says nothing but what its cells print."""
+    import matplotlib
     from ipykernel.kernelapp import IPKernelApp
 
+    # A kernel says so by a variable, which was read long ago: pictures go into the notebook.
+    matplotlib.rcParams["backend"] = "module://matplotlib_inline.backend_inline"
     os.environ.update(environment)
     os.chdir(folder)
     signal.signal(signal.SIGINT, signal.default_int_handler)

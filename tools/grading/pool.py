@@ -47,8 +47,15 @@ def grade_class(
     pool = ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
     )
-    with pool, tqdm(total=len(submissions), desc=assignment.name, disable=hide_bar(progress)) as bar:
-        waiting = {pool.submit(grade_one, name, exercises, s, out, hide): s for s in submissions}
+    due = [s for s in submissions if not is_done(result_path(out, s.student), fingerprint(assignment, s))]
+    bar = tqdm(
+        total=len(submissions),
+        initial=len(submissions) - len(due),
+        desc=assignment.name,
+        disable=hide_bar(progress),
+    )
+    with pool, bar:
+        waiting = [pool.submit(grade_one, name, exercises, s, out, hide) for s in due]
         for done in as_completed(waiting):
             done.result()
             bar.update()
@@ -60,21 +67,22 @@ def grade_class(
 
 
 def grade_one(name: str, exercises: Path, submission: Submission, out: Path, hide: list[Path]) -> None:
-    """Grade a submission, unless that was done, and write its result. Runs in a process of the pool."""
+    """Grade a submission and write its result. Runs in a process of the pool."""
     assignment = Assignment.read(name, exercises)
-    target = result_path(out, submission.student)
-    data = submission.path.read_bytes() if submission.path.is_file() else b""
-    key = fingerprint(assignment, data)
-    if is_done(target, key):
-        return
+    key = fingerprint(assignment, submission)
     try:
-        result = grade_notebook(assignment, submission.student, data, hide, submission.note)
+        result = grade_notebook(assignment, submission.student, content(submission), hide, submission.note)
     except Exception:
         why = traceback.format_exc(limit=-2)
         note = f"{submission.note} The grader failed on it, please look: {why}".strip()
         lost = [Verdict.on(t, 0, f"{t.part}: not graded.") for t in assignment.tests]
         result = Result(submission.student, note, lost)
-    write_text(target, json.dumps({"key": key, **asdict(result)}, ensure_ascii=False, indent=1))
+    text = json.dumps({"key": key, **asdict(result)}, ensure_ascii=False, indent=1)
+    write_text(result_path(out, submission.student), text)
+
+
+def content(submission: Submission) -> bytes:
+    return submission.path.read_bytes() if submission.path.is_file() else b""
 
 
 def result_path(out: Path, student: str) -> Path:
@@ -89,9 +97,9 @@ def is_done(path: Path, key: str) -> bool:
     return False
 
 
-def fingerprint(assignment: Assignment, data: bytes) -> str:
+def fingerprint(assignment: Assignment, submission: Submission) -> str:
     """Changes with the submission, with the assignment, with the checks, and with the grader."""
-    digest = hashlib.sha256(data)
+    digest = hashlib.sha256(content(submission))
     paths = [assignment.path, assignment.path.parent / "mistakes.yml"]
     for folder in (ROOT / "u2learn" / "checks", ROOT / "tools" / "grading"):
         paths += sorted(folder.glob("*.py"))
