@@ -14,6 +14,7 @@ import torch
 from conftest import cross
 from sklearn.metrics import f1_score
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from u2learn import costs, measure, recipes, records, reported, studies, tasks, to_official, unet_s5_d16
 from u2learn.data.augment import Augmentation
@@ -26,7 +27,8 @@ from u2learn.metrics.saliency import score_saliency
 from u2learn.models.weights import read_tensors, write_tensors
 from u2learn.recipe import Recipe
 from u2learn.recipes import get
-from u2learn.tasks import evaluate
+from u2learn.registry import LOSSES
+from u2learn.tasks import TASKS, evaluate
 from u2learn.training import train
 
 pytestmark = pytest.mark.slow
@@ -419,6 +421,16 @@ def test_operations_of_saliency_need_no_image(monkeypatch):
         share = (288 / 320) ** 2
         training = 600_000 * 12 * 3 * 2 * known * share
         assert costs.training_flops(recipe) == pytest.approx(training, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["drive-psp-ce-dice", "drive-paddle", "ecssd-u2net-small"])
+def test_operations_are_those_of_pytorchs_own_counter(name):
+    recipe = dataclasses.replace(recipes.get(name), crop=(72, 88), batch=2)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        labels = torch.zeros(2, *recipe.crop, dtype=torch.int64)
+        outputs = recipe.build_model()(torch.zeros(2, 3, *recipe.crop))
+        LOSSES[recipe.loss](outputs, TASKS[recipe.task].target(labels)).backward()
+    assert costs.training_flops(recipe, 1) == counter.get_total_flops()
 
 
 def test_operations_of_a_training_whose_windows_are_small_first():

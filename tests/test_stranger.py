@@ -49,7 +49,7 @@ def session(tmp_path_factory):
                 "data", "new", name, "--images", folder, "--masks", "masks",
                 "--classes", COLOURS, "--group", "(.*)_[ab]$",
             )  # fmt: skip
-            settings = ["--set", "iterations=150", "--device", "cpu"]
+            settings = ["--set", "iterations=100", "--device", "cpu"]
             fewer = ["--set", "evaluations=2"] if name == "cells8" else []  # they decide nothing
             printed[name, "train"] = said("train", "small", "--data", name, *settings, *fewer)
             printed[name, "evaluate"] = said("evaluate", f"runs/{name}-small-seed0", "--device", "cpu")
@@ -82,7 +82,7 @@ def test_held_out_slides_are_segmented_and_12_bits_are_worth_8(session):
     lines = [json.loads(x) for x in (root / "runs/cells-small-seed0/log.jsonl").read_text().splitlines()]
     assert sum("watched_loss" in line for line in lines) == 10 and all("loss" in line for line in lines)
     steps = [0, *(line["iteration"] for line in lines)]
-    assert steps[-1] == 150 and max(after - before for before, after in pairwise(steps)) <= 20
+    assert steps[-1] == 100 and max(after - before for before, after in pairwise(steps)) <= 20
     assert (root / "runs/cells-small-seed0/curves.png").stat().st_size > 5000
     assert (root / "runs/cells-small-seed0/best.safetensors").exists()
 
@@ -93,7 +93,7 @@ def test_training_takes_at_most_90_seconds_of_a_core(session):
 
     checkpoint = session[0] / "runs/cells-small-seed0/checkpoint.safetensors"
     spent = json.loads(read_tensors(checkpoint)[1]["position"])["cpu_seconds"]
-    assert spent / 150 * get("small").iterations < 90
+    assert spent / 100 * get("small").iterations < 90
 
 
 def test_every_picture_gets_its_classes_in_the_colours_of_the_masks(session):
@@ -167,7 +167,7 @@ def test_the_readme_shows_what_the_commands_print(session):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = [line for line in session[1]["cells", "new"].splitlines() if line]
     assert len(shown) == 8 and all(line in text for line in shown)
-    assert "u2learn train small --data cells --set iterations=150 " in text
+    assert "u2learn train small --data cells --set iterations=100 " in text
     assert session[1]["cells", "train"].splitlines()[-1] in text
     assert abs(dice(text) - dice(session[1]["cells", "evaluate"])) < 1
 

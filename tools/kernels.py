@@ -54,6 +54,7 @@ def serve(connection: str, folder: str, environment: dict[str, str]) -> None:
 
     # A kernel says so by a variable, which was read long ago: pictures go into the notebook.
     matplotlib.rcParams["backend"] = "module://matplotlib_inline.backend_inline"
+    os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     signal.signal(signal.SIGINT, signal.default_int_handler)

