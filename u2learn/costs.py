@@ -52,7 +52,7 @@ def _count(recipe: Recipe, size: tuple[int, int]) -> int:
 
 
 aten = torch.ops.aten
-# Without content these are hundreds of small steps in Python. All that is needed of them is known: the shapes.
+# Without content these are hundreds of small steps in Python. All that is needed of them are the shapes.
 SHAPES: dict[Any, Callable[..., Any]] = {
     aten.upsample_bilinear2d.default: lambda x, size, *_: x.new_empty(*x.shape[:2], *size),
     aten.upsample_bilinear2d_backward.default: lambda grad, out, size, *_: grad.new_empty(size),
