@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
@@ -56,17 +57,14 @@ aten = torch.ops.aten
 SHAPES: dict[Any, Callable[..., Any]] = {
     aten.upsample_bilinear2d.default: lambda x, size, *_: x.new_empty(*x.shape[:2], *size),
     aten.upsample_bilinear2d_backward.default: lambda grad, out, size, *_: grad.new_empty(size),
-    aten.native_batch_norm.default: lambda x, *_: (
-        torch.empty_like(x),
-        x.new_empty(x.shape[1]),
-        x.new_empty(x.shape[1]),
-    ),
-    aten.native_batch_norm_backward.default: lambda grad, x, weight, *_: (
-        torch.empty_like(x),
-        torch.empty_like(weight),
-        torch.empty_like(weight),
-    ),
+    aten.native_batch_norm.default: lambda x, *_: _with_statistics(x),
+    aten.native_batch_norm_backward.default: lambda grad, x, *_: _with_statistics(x),
 }
+
+
+def _with_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A map, and twice a number a channel: mean and deviation, or the gradients of scale and shift."""
+    return torch.empty_like(x), x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
 
 
 class Operations(TorchDispatchMode):
