@@ -52,7 +52,7 @@ def serve(connection: str, folder: str, environment: dict[str, str]) -> None:
     import matplotlib
     from ipykernel.kernelapp import IPKernelApp
 
-    # A kernel says so by a variable, which was read long ago: pictures go into the notebook.
+    # Pictures go into the notebook. Jupyter asks for it by a variable, but matplotlib is loaded already.
     matplotlib.rcParams["backend"] = "module://matplotlib_inline.backend_inline"
     os.environ.clear()
     os.environ.update(environment)

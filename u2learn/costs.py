@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +15,6 @@ from u2learn.inference import segment
 from u2learn.recipe import Recipe
 from u2learn.registry import LOSSES
 from u2learn.tasks import TASKS
-
-# What decides how many operations a step has, beside the size of its windows. Many recipes share it.
-DECIDES = ("model", "model_options", "channels", "num_classes", "task", "batch", "loss")
-_counted: dict[str, int] = {}
 
 
 def training_flops(recipe: Recipe, iterations: int | None = None) -> int:
@@ -36,13 +31,6 @@ def training_flops(recipe: Recipe, iterations: int | None = None) -> int:
 
 
 def _step_flops(recipe: Recipe, size: tuple[int, int]) -> int:
-    key = json.dumps([size, *(getattr(recipe, name) for name in DECIDES)], sort_keys=True)
-    if key not in _counted:
-        _counted[key] = _count(recipe, size)
-    return _counted[key]
-
-
-def _count(recipe: Recipe, size: tuple[int, int]) -> int:
     with torch.device("meta"):
         model = recipe.build_model()
         images = torch.zeros(recipe.batch, recipe.channels, *size)  # (B, C, h, w)
@@ -68,7 +56,7 @@ def _with_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Operations(TorchDispatchMode):
-    """Counts what PyTorch's FlopCounterMode counts, five times as fast where nothing has content."""
+    """Counts what PyTorch's FlopCounterMode counts, five times as fast; for tensors without content only."""
 
     def __init__(self) -> None:
         super().__init__()
