@@ -15,7 +15,8 @@ PYTEST = U2LEARN_BUDGET=smoke $(PY) -m pytest -n $(JOBS) --dist loadfile --no-lo
 export OMP_NUM_THREADS := 1
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-unexport PYTHONHOME PYTHONPATH
+# Nothing of another Python; and what is compiled once is kept, as hundreds of processes start.
+unexport PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
