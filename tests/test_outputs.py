@@ -1,14 +1,18 @@
 """Chapters are executed once: what nbval got is what the site shows, and nothing else is kept."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import nbclient
 import nbformat
 import pytest
 from conftest import ROOT
+from jupyter_client.provisioning.local_provisioner import LocalPortCache
 
+from tools import kernels as forks
 from tools import outputs
 from tools.outputs import Site
 
@@ -119,3 +123,16 @@ def test_outputs_are_forgotten_when_the_code_behind_them_changes(site, changed):
     (site.output / changed).write_text("1", encoding="utf-8")
     site.forget_stale()
     assert not site.has(path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="kernels are forks only where the system has them")
+def test_a_port_that_somebody_took_stops_no_chapter(kernels, tmp_path, monkeypatch):
+    """Many kernels start side by side, and each looks for free ports some time before it opens them."""
+    monkeypatch.setattr(forks, "LOADED", [])
+    forks.fork_kernels()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr(LocalPortCache, "find_available_port", lambda *_: taken.getsockname()[1])
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(6 * 7)")])
+        nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert notebook.cells[0].outputs[0].text == "42\n"

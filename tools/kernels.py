@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import tempfile
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,15 @@ class ForkProvisioner(LocalProvisioner):
     """How Jupyter starts a kernel: see its documentation on kernel provisioning."""
 
     process: Any = None  # a Fork
+    sockets: Any = None  # a folder
+
+    async def pre_launch(self, **options: Any) -> dict[str, Any]:
+        """Talk through files: a port that is free now may be another kernel's when this one starts."""
+        if not self.sockets:
+            self.sockets = tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True)
+            manager: Any = self.parent
+            manager.transport, manager.ip, manager.cache_ports = "ipc", f"{self.sockets.name}/socket", False
+        return await super().pre_launch(**options)
 
     async def launch_kernel(self, cmd: list[str], **options: Any) -> KernelConnectionInfo:
         multiprocessing.set_forkserver_preload(LOADED)
@@ -45,6 +55,11 @@ class ForkProvisioner(LocalProvisioner):
         self.process.start()
         self.pid = self.process.pid
         return self.connection_info
+
+    async def cleanup(self, restart: bool = False) -> None:
+        await super().cleanup(restart)
+        if not restart:
+            self.sockets.cleanup()
 
 
 def serve(connection: str, folder: str, environment: dict[str, str]) -> None:
@@ -60,7 +75,8 @@ def serve(connection: str, folder: str, environment: dict[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    IPKernelApp.launch_instance(argv=["-f", connection])
+    # What a chapter ran is nobody's history; kernels that start together would lock each other out of it.
+    IPKernelApp.launch_instance(argv=["-f", connection, "--HistoryManager.hist_file=:memory:"])
 
 
 def fork_kernels() -> None:
