@@ -21,13 +21,14 @@ from u2learn.data.augment import Augmentation
 from u2learn.data.drawn.objects import salient
 from u2learn.data.drawn.streets import SyntheticStreets
 from u2learn.data.example import Example
-from u2learn.inference import load_model, pretrained, saliency
+from u2learn.inference import load_model, pretrained, saliency, segment
 from u2learn.metrics.overlap import OverlapScores
 from u2learn.metrics.saliency import score_saliency
 from u2learn.models.weights import read_tensors, write_tensors
 from u2learn.recipe import Recipe
 from u2learn.recipes import get
 from u2learn.registry import LOSSES
+from u2learn.studies.small import EYES
 from u2learn.tasks import TASKS, evaluate
 from u2learn.training import train
 
@@ -431,6 +432,14 @@ def test_operations_are_those_of_pytorchs_own_counter(name):
         outputs = recipe.build_model()(torch.zeros(2, 3, *recipe.crop))
         LOSSES[recipe.loss](outputs, TASKS[recipe.task].target(labels)).backward()
     assert costs.training_flops(recipe, 1) == counter.get_total_flops()
+
+
+def test_operations_of_an_image_are_those_of_pytorchs_own_counter():
+    """With windows, views and a resized image."""
+    recipe = dataclasses.replace(recipes.get("synthetic-small"), data_options=EYES | {"size": (90, 120)})
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        segment(recipe.build_model().eval(), recipe.examples("test")[0].image, recipe)
+    assert costs.image_flops(recipe) == counter.get_total_flops() > 0
 
 
 def test_operations_of_a_training_whose_windows_are_small_first():

@@ -50,7 +50,7 @@ def session(tmp_path_factory):
                 "--classes", COLOURS, "--group", "(.*)_[ab]$",
             )  # fmt: skip
             settings = ["--set", "iterations=100", "--device", "cpu"]
-            fewer = ["--set", "evaluations=2"] if name == "cells8" else []  # they decide nothing
+            fewer = ["--set", "evaluations=2"] if name == "cells8" else []  # README shows the other run
             printed[name, "train"] = said("train", "small", "--data", name, *settings, *fewer)
             printed[name, "evaluate"] = said("evaluate", f"runs/{name}-small-seed0", "--device", "cpu")
         printed["predict"] = said(

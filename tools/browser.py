@@ -22,8 +22,7 @@ SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 LOUD = ("error", "warning")
-# A quiet browser: no sandbox (it cannot run as root), no other server, nothing that speaks to the network by
-# itself.
+# No sandbox (it cannot run as root), no other server, and nothing that asks the network by itself.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 FLAGS += ["--disable-background-networking", "--disable-component-update"]
 FLAGS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]

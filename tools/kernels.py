@@ -45,7 +45,7 @@ class ForkProvisioner(LocalProvisioner):
         if not self.sockets:
             self.sockets = tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True)
             manager: Any = self.parent
-            manager.transport, manager.ip, manager.cache_ports = "ipc", f"{self.sockets.name}/socket", False
+            manager.transport, manager.ip = "ipc", f"{self.sockets.name}/socket"
         return await super().pre_launch(**options)
 
     async def launch_kernel(self, cmd: list[str], **options: Any) -> KernelConnectionInfo:

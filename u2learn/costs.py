@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import flop_registry
 
 from u2learn.inference import segment
 from u2learn.recipe import Recipe
@@ -41,7 +41,7 @@ def _step_flops(recipe: Recipe, size: tuple[int, int]) -> int:
 
 
 aten = torch.ops.aten
-# Without content these are hundreds of small steps in Python. All that is needed of them are the shapes.
+# On tensors without content PyTorch takes hundreds of small steps in Python for each. Shapes are enough.
 SHAPES: dict[Any, Callable[..., Any]] = {
     aten.upsample_bilinear2d.default: lambda x, size, *_: x.new_empty(*x.shape[:2], *size),
     aten.upsample_bilinear2d_backward.default: lambda grad, out, size, *_: grad.new_empty(size),
@@ -56,7 +56,7 @@ def _with_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Operations(TorchDispatchMode):
-    """Counts what PyTorch's FlopCounterMode counts, five times as fast; for tensors without content only."""
+    """Counts what PyTorch's FlopCounterMode counts, five times as fast, on tensors without content."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,9 +78,9 @@ def image_flops(recipe: Recipe) -> int:
     """
     with torch.device("meta"):
         model = recipe.build_model().eval()
-        with FlopCounterMode(display=False) as one_image:
+        with Operations() as one_image:
             if recipe.square:
                 model(torch.zeros(1, recipe.channels, recipe.square, recipe.square))
             else:
                 segment(model, recipe.examples("test")[0].image, recipe)
-    return one_image.get_total_flops()
+    return one_image.total

@@ -47,7 +47,11 @@ def grade_class(
     pool = ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
     )
-    due = [s for s in submissions if not is_done(result_path(out, s.student), fingerprint(assignment, s))]
+    due = [
+        each
+        for each in submissions
+        if not is_done(result_path(out, each.student), fingerprint(assignment, file_of(each)))
+    ]
     bar = tqdm(
         total=len(submissions),
         initial=len(submissions) - len(due),
@@ -55,7 +59,7 @@ def grade_class(
         disable=hide_bar(progress),
     )
     with pool, bar:
-        waiting = [pool.submit(grade_one, name, exercises, s, out, hide) for s in due]
+        waiting = [pool.submit(grade_one, name, exercises, each, out, hide) for each in due]
         for done in as_completed(waiting):
             done.result()
             bar.update()
@@ -69,9 +73,10 @@ def grade_class(
 def grade_one(name: str, exercises: Path, submission: Submission, out: Path, hide: list[Path]) -> None:
     """Grade a submission and write its result. Runs in a process of the pool."""
     assignment = Assignment.read(name, exercises)
-    key = fingerprint(assignment, submission)
+    data = file_of(submission)
+    key = fingerprint(assignment, data)  # of what is graded, even if the file changes meanwhile
     try:
-        result = grade_notebook(assignment, submission.student, content(submission), hide, submission.note)
+        result = grade_notebook(assignment, submission.student, data, hide, submission.note)
     except Exception:
         why = traceback.format_exc(limit=-2)
         note = f"{submission.note} The grader failed on it, please look: {why}".strip()
@@ -81,7 +86,8 @@ def grade_one(name: str, exercises: Path, submission: Submission, out: Path, hid
     write_text(result_path(out, submission.student), text)
 
 
-def content(submission: Submission) -> bytes:
+def file_of(submission: Submission) -> bytes:
+    """The notebook's file; nothing where there is none."""
     return submission.path.read_bytes() if submission.path.is_file() else b""
 
 
@@ -97,9 +103,9 @@ def is_done(path: Path, key: str) -> bool:
     return False
 
 
-def fingerprint(assignment: Assignment, submission: Submission) -> str:
+def fingerprint(assignment: Assignment, data: bytes) -> str:
     """Changes with the submission, with the assignment, with the checks, and with the grader."""
-    digest = hashlib.sha256(content(submission))
+    digest = hashlib.sha256(data)
     paths = [assignment.path, assignment.path.parent / "mistakes.yml"]
     for folder in (ROOT / "u2learn" / "checks", ROOT / "tools" / "grading"):
         paths += sorted(folder.glob("*.py"))
