@@ -20,11 +20,12 @@ from safetensors.torch import load_file
 from u2learn.models.weights import read_tensors
 
 SCRIPT = r'''
-import json, os, signal, sys, time, traceback
+import json, os, signal, sys, threading, time, traceback
 from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 from u2learn import training
 from u2learn.data.augment import Augmentation
 from u2learn.data.example import Example
@@ -130,6 +131,7 @@ def train(order):
     training.train(it, order["folder"], examples, [example(9)], device="cpu", progress=False)
 
 
+tqdm.monitor_interval = 0  # a thread that would take that lock, too
 train({"optimiser": "sgd", "ema": 0.0, "folder": sys.argv[1]})  # PyTorch's first use takes long
 print("ready", flush=True)
 for order in sys.stdin:
@@ -137,6 +139,8 @@ for order in sys.stdin:
     child = os.fork()
     if child == 0:
         status = 1
+        # The lock of the bars belongs to all of these processes, and one is killed while it holds it.
+        tqdm.set_lock(threading.RLock())
         try:
             training.SAVE_SECONDS = order["save_seconds"]
             if order["moment"]:
