@@ -1,6 +1,7 @@
 """The command line: help, training to record, maps of photographs, and one sentence for every mistake."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -19,7 +20,9 @@ from PIL import Image
 import u2learn
 from u2learn import cli, measure, records, studies, tables, tasks, training
 from u2learn.data.augment import Augmentation
+from u2learn.data.catalogue import Archive
 from u2learn.data.example import Example
+from u2learn.data.published import PUBLISHED
 from u2learn.inference import load_model, save_model, segment
 from u2learn.models.weights import read_tensors, write_tensors
 from u2learn.recipe import Recipe
@@ -59,7 +62,7 @@ def failure(*arguments: object) -> str:
     return message
 
 
-ROWS = {name: studies.get(name).row for name in ("drive-paddle", "ecssd-u2net-small")}
+ROWS = {name: studies.get(name).row for name in ("drive-paddle", "drive-fcn-ce", "ecssd-u2net-small")}
 TINY = Recipe(
     "tiny-small",
     "synthetic",
@@ -344,6 +347,42 @@ def test_evaluate_official_weights_beside_what_was_reported(tiny, monkeypatch, c
         "evaluate", "--weights", "model.pdparams", "--recipe", "drive-paddle", "--export", "x"
     )
     assert "model.pth" in failure("evaluate", "--weights", "model.pth", "--recipe", "drive-paddle")
+
+
+def test_published_weights_need_no_file(tiny, monkeypatch, capsys):
+    """From their home to the difference, for a row whose name says which file it is; read, never executed."""
+    recipe = dataclasses.replace(
+        TINY,
+        name="drive-fcn-ce",
+        dataset="drive",
+        model="unet_s5_d16",
+        model_options={"head": "fcn"},
+        window=(64, 64),
+        stride=(42, 42),
+        row=ROWS["drive-fcn-ce"],
+    )
+    monkeypatch.setattr(studies, "all_recipes", lambda: {recipe.name: recipe})
+    (tiny / "home").mkdir()
+    state = u2learn.to_official(recipe.build_model())
+    torch.save({"state_dict": state, "meta": {}}, tiny / "home" / "net.pth")
+    digest = hashlib.sha256((tiny / "home" / "net.pth").read_bytes()).hexdigest()
+    monkeypatch.setenv("U2LEARN_DATA", str(tiny / "data"))
+    address = (tiny / "home" / "net.pth").as_uri()
+    offered = dataclasses.replace(PUBLISHED["drive-fcn-ce"], archive=Archive((address,), sha256=digest[:8]))
+    monkeypatch.setitem(PUBLISHED, "drive-fcn-ce", offered)
+    run("weights", "list")
+    assert re.search(r"drive-fcn-ce +not here +net\.pth", capsys.readouterr().out)
+    run("evaluate", "--weights", "official", "--recipe", "drive-fcn-ce", "--record")
+    assert re.search(r"^Dice +reported 78.67, here ", capsys.readouterr().out, re.M)
+    record = json.loads((tiny / "results" / "drive-fcn-ce-official.json").read_text())
+    assert record["weights"] == {"file": "net.pth", "sha256": digest}
+    run("weights", "fetch", "drive-fcn-ce")
+    run("weights")
+    assert re.search(r"drive-fcn-ce +here +net\.pth", capsys.readouterr().out)
+    net, tested_by = u2learn.pretrained("drive-fcn-ce", progress=False)
+    assert tested_by == recipe and not net.training
+    assert all(torch.equal(x, state[name]) for name, x in u2learn.to_official(net).items())
+    assert "u2net" in failure("weights", "fetch", "u3net")
 
 
 # Two tests of one training, and a third recipe that needs another one.

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from u2learn import studies
 from u2learn.data import catalogue, download, local
 from u2learn.data.catalogue import Archive, Dataset
 from u2learn.data.local import MissingDataset
+from u2learn.data.published import PUBLISHED, Published, published_for
 
 
 def png(seed, size=(40, 40)):
@@ -520,10 +522,11 @@ WEIGHTS = bytes(range(256)) * 300
 def offer(server, monkeypatch):
     """Makes weights "toy" that these addresses of the server should give."""
 
-    def offer(*paths, content=WEIGHTS):
-        digest = hashlib.sha256(content).hexdigest()
+    def offer(*paths, content=WEIGHTS, digits=64):
+        digest = hashlib.sha256(content).hexdigest()[:digits]
         addresses = tuple(server.address(path) + "#/toy.pth" for path in paths)
-        monkeypatch.setitem(catalogue.WEIGHTS, "toy", Archive(addresses, sha256=digest))
+        archive = Archive(addresses, sha256=digest or None)
+        monkeypatch.setitem(PUBLISHED, "toy", Published("toy", "https://toy.example", archive))
 
     return offer
 
@@ -580,12 +583,50 @@ def test_weights_that_nobody_knows_are_named_with_those_that_there_are():
         download.fetch_weights("u3net")
 
 
+@pytest.mark.parametrize("digits", [8, 0])
+def test_where_no_whole_checksum_is_published_the_first_file_is_noted(server, offer, root, capsys, digits):
+    offer("w", digits=digits)
+    server.files["w"] = WEIGHTS
+    path = download.fetch_weights("toy", progress=False)
+    digest = hashlib.sha256(WEIGHTS).hexdigest()
+    assert (root / "weights" / "SHA256SUMS").read_text() == f"{digest}  toy.pth\n"
+    assert f"toy.pth is published; from now on it must have {digest}" in capsys.readouterr().out
+    download.fetch_weights("toy", progress=False)
+    assert "published" not in capsys.readouterr().out
+    path.unlink()
+    server.files["w"] = WEIGHTS + b"!"
+    expected = "..., the published one" if digits else f"{digest}, the one of the first download"
+    with pytest.raises(ConnectionError, match=expected):
+        download.fetch_weights("toy", progress=False)
+    assert not path.exists()
+
+
+def test_every_file_of_the_published_tables_is_known():
+    """All 25 of OpenMMLab and 5 of PaddleSeg, by the row that they made; and both U²-Nets."""
+    rows = {recipe.name: recipe for recipe in studies.all_recipes().values() if recipe.row}
+    tables = {name for name, recipe in rows.items() if recipe.model in ("unet_s5_d16", "unet_paddle")}
+    assert len(tables) == 30
+    assert {weights.recipe for weights in PUBLISHED.values()} == {
+        *tables,
+        "duts-u2net",
+        "duts-u2net-small",
+    }
+    assert len({weights.archive.name for weights in PUBLISHED.values()}) == len(PUBLISHED) == 32
+    for name, weights in PUBLISHED.items():
+        archive = weights.archive
+        assert published_for(weights.recipe) == name
+        assert all(address.startswith("https://") for address in (weights.home, *archive.addresses))
+        assert {address.rpartition("/")[2] for address in archive.addresses} == {archive.name}
+        if rows[weights.recipe].model == "unet_s5_d16":
+            assert archive.name.endswith(f"-{archive.sha256}.pth") and len(archive.sha256) == 8
+    with pytest.raises(LookupError, match=r"No weights of 'dis-vd-u2net' were published"):
+        published_for("dis-vd-u2net")
+
+
 def test_the_authors_files_are_known_by_their_published_checksums():
-    known = {name: (archive.name, archive.sha256) for name, archive in catalogue.WEIGHTS.items()}
+    whole = {name: weights.archive for name, weights in PUBLISHED.items() if "u2net" in name}
+    known = {name: (archive.name, archive.sha256) for name, archive in whole.items()}
     assert known == {
         "u2net": ("u2net.pth", "10025a17f49cd3208afc342b589890e402ee63123d6f2d289a4a0903695cce58"),
         "u2net_small": ("u2netp.pth", "e7567cde013fb64813973ce6e1ecc25a80c05c3ca7adbc5a54f3c3d90991b854"),
     }
-    for archive in catalogue.WEIGHTS.values():
-        assert all(address.startswith("https://") for address in archive.addresses)
-        assert {address.rpartition("#/")[2] for address in archive.addresses} == {archive.name}

@@ -1,5 +1,6 @@
 """Saliency of a photograph, step by step as published, and the authors' own maps where they are at hand."""
 
+import dataclasses
 import hashlib
 import math
 from functools import partial
@@ -17,6 +18,7 @@ import u2learn
 from u2learn import cli, measure, records, saliency, to_official, u2net_small, unet_s5_d16
 from u2learn.data import catalogue, download, local
 from u2learn.data.augment import resize
+from u2learn.data.published import PUBLISHED
 from u2learn.inference import load_model
 
 
@@ -208,7 +210,9 @@ def test_pretrained_fetches_checks_and_loads(tmp_path, monkeypatch):
     try:
         home = f"http://127.0.0.1:{server.server_port}/u2netp.pth#/u2netp.pth"
         digest = hashlib.sha256((tmp_path / "home" / "u2netp.pth").read_bytes()).hexdigest()
-        monkeypatch.setitem(catalogue.WEIGHTS, "u2net_small", catalogue.Archive((home,), sha256=digest))
+        archive = catalogue.Archive((home,), sha256=digest)
+        offered = dataclasses.replace(PUBLISHED["u2net_small"], archive=archive)
+        monkeypatch.setitem(PUBLISHED, "u2net_small", offered)
         model, _ = u2learn.pretrained("u2net_small", progress=False)
     finally:
         server.shutdown()

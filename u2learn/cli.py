@@ -1,4 +1,4 @@
-"""The command line: `u2learn data | train | evaluate | predict | reproduce | benchmark | report`."""
+"""The command line: `u2learn data | weights | train | evaluate | predict | reproduce | ...`."""
 
 import argparse
 import dataclasses
@@ -23,15 +23,17 @@ from u2learn.data.example import listed
 from u2learn.data.folder import FILE, facts, summary
 from u2learn.data.linter import lint, lint_folder
 from u2learn.data.new import create, left_out
+from u2learn.data.published import PUBLISHED, published_for
 from u2learn.files import write_text
 from u2learn.predicting import predict_files
 from u2learn.recipe import with_settings
 from u2learn.reported import reported_for
 from u2learn.studies.own import for_images, starting_from
-from u2learn.studies.u2net import published
+from u2learn.studies.u2net import MODELS, published
 from u2learn.tasks import TASKS
 
 SEEDS = 5
+OFFICIAL = "official"  # in place of a file: the weights that were published for the recipe
 NEW_ANSWERS = (
     *("classes", "instances", "soft", "saliency", "exif"),
     *("group", "shares", "lists", "channels", "levels"),
@@ -104,6 +106,22 @@ def lint_data(options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def list_weights(_: argparse.Namespace) -> None:
+    print(f"Published weights in {local.data_root() / 'weights'} (set U2LEARN_DATA to look elsewhere):")
+    home = ""
+    for name, weights in PUBLISHED.items():
+        if weights.home != home:
+            home = weights.home
+            print(home)
+        here = "here    " if download.weights_path(name).exists() else "not here"
+        print(f"  {name:26} {here}  {weights.archive.name}")
+
+
+def fetch_weights(options: argparse.Namespace) -> None:
+    for name in options.names:
+        print(f"{name}: {download.fetch_weights(name)}")
+
+
 def train(options: argparse.Namespace) -> None:
     recipe = studies.get(options.recipe, seed=options.seed)
     if options.data:
@@ -160,9 +178,11 @@ def evaluate_official(options: argparse.Namespace) -> None:
     """Weights that others published, beside what they reported for them."""
     if options.export:
         raise ValueError("--export writes what was trained here; official weights stay in their own file.")
-    recipe = studies.get(options.recipe)
-    record = measure.measure_official(options.weights, recipe, clocked=options.record)
-    path = records.write_record(f"{recipe.name}-official", record) if options.record else None
+    recipe, path = studies.get(options.recipe), options.weights
+    if path == Path(OFFICIAL):
+        path = download.fetch_weights(published_for(studies.training_of(recipe).name))
+    record = measure.measure_official(path, recipe, options.device, clocked=options.record)
+    written = records.write_record(f"{recipe.name}-official", record) if options.record else None
     print(_score_table(record["scores"]))
     columns, task = studies.columns_of(recipe), TASKS[recipe.task]
     for metric, value in reported_for(recipe).items():
@@ -174,8 +194,8 @@ def evaluate_official(options: argparse.Namespace) -> None:
                 f"{metric:13} reported {value}, here {ours:.{task.digits}f}, "
                 f"difference {difference:+.{task.digits}f}"
             )
-    if path:
-        print(f"Written: {path}")
+    if written:
+        print(f"Written: {written}")
 
 
 def compare_maps(options: argparse.Namespace) -> None:
@@ -410,6 +430,25 @@ def _parser() -> argparse.ArgumentParser:
     lint.add_argument("masks", type=Path, nargs="?", help="folder of masks, named as the images")
     lint.add_argument("--classes", type=int, default=2, help="number of classes (default 2)")
 
+    weights = commands.add_parser("weights", help="list and fetch the weights that others published")
+    weights_commands = weights.add_subparsers(metavar="ACTION")
+    weights.set_defaults(run=list_weights)
+    command(
+        weights_commands,
+        "list",
+        list_weights,
+        "which published weights there are, and where they must lie",
+        "u2learn weights list",
+    )
+    fetch = command(
+        weights_commands,
+        "fetch",
+        fetch_weights,
+        "download published weights from their home, and check them",
+        "u2learn weights fetch chase-fcn-ce u2net_small",
+    )
+    fetch.add_argument("names", nargs="+", metavar="NAME", help="as `u2learn weights list` names them")
+
     sub = command(
         commands,
         "train",
@@ -446,7 +485,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", type=Path, nargs="?", help="the run's folder, or a weights file of ours")
     sub.add_argument("--data", type=Path, help="where the run's images lie now, if they were moved")
     sub.add_argument("--device", help="cpu, cuda or mps (default: the GPU if there is one)")
-    sub.add_argument("--weights", type=Path, help="official weights (.pth, .pdparams) instead of a run")
+    sub.add_argument(
+        "--weights",
+        type=Path,
+        help=f'a file of others\' weights (.pth, .pdparams) instead of a run, or "{OFFICIAL}": those that '
+        "were published for the recipe, fetched if they are not here",
+    )
     sub.add_argument(
         "--recipe",
         type=recipe_name,
@@ -455,7 +499,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--maps",
-        choices=sorted(catalogue.WEIGHTS),
+        choices=sorted(MODELS),
         help="compare with the maps that U²-Net's authors published; without --weights, theirs are fetched",
     )
     sub.add_argument("--record", action="store_true", help="also write the record into results/")

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from u2learn.arrays import Array, tensor_of
 from u2learn.data.augment import normalisation, normalise, read_points, resize, shrunk_size
-from u2learn.data.catalogue import WEIGHTS
 from u2learn.data.download import fetch_weights
 from u2learn.data.example import image_of
+from u2learn.data.published import PUBLISHED
 from u2learn.devices import channels_last
 from u2learn.models.frozen import freeze_folded_norms
-from u2learn.models.official import official_u2net
+from u2learn.models.official import load_official, official_u2net
 from u2learn.models.weights import read_weights, with_prefix, write_tensors
 from u2learn.recipe import VIEWS, Recipe
 
@@ -259,24 +259,29 @@ def _ours(tensors: dict[str, Tensor], text: str, path: str | Path) -> tuple[nn.M
 
 
 def pretrained(name: str = "drive-small", progress: bool = True) -> tuple[nn.Module, Recipe | None]:
-    """A trained model in eval mode, with its recipe: one that ships with the package, or U²-Net's authors'.
+    """A trained model in eval mode, with its recipe: one that ships with the package, or a published one.
 
-    "u2net" and "u2net_small" are fetched from their home once, 176 and 5 MB, into `data_root()/weights`, and
-    compared with the published checksum; their recipe is None, see `load_model`.
+    Published ones, as "u2net_small" or OpenMMLab's "chase-fcn-ce" (`u2learn weights list`), are fetched from
+    their home once, into `data_root()/weights`. The recipe of U²-Net's is None, see `load_model`.
 
     Raises:
         KeyError: there is no model of this name.
         ConnectionError: a file cannot be fetched; says where to put it by hand.
         ValueError: the file is not the published one.
     """
-    if name in WEIGHTS:
-        return load_model(fetch_weights(name, progress))
+    if name in PUBLISHED:
+        from u2learn import studies  # which nothing else here needs
+
+        recipe, path = studies.get(PUBLISHED[name].recipe), fetch_weights(name, progress)
+        if recipe.task == "saliency":
+            return load_model(path)
+        return channels_last(load_official(recipe.build_model(), path).eval()), recipe
     assets = Path(__file__).parent / "assets"
     if not (assets / f"{name}.safetensors").exists():
         shipped = ", ".join(sorted(path.stem for path in assets.glob("*.safetensors")))
         raise KeyError(
             f"No trained {name!r} ships with u2learn; these do: {shipped}. These are fetched: "
-            f"{', '.join(WEIGHTS)}."
+            f"{', '.join(PUBLISHED)}."
         )
     return load_model(assets / f"{name}.safetensors")
 

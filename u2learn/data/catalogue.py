@@ -306,20 +306,3 @@ DATASETS: dict[str, Dataset] = {
         ),
     )
 }
-_DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
-# Weights that others trained. Such an address ends in no file name, so that one follows as a fragment, which
-# is not sent. Several independent users noted the checksums.
-WEIGHTS: dict[str, Archive] = {
-    "u2net": Archive(
-        (
-            f"{_DRIVE}1ao1ovG1Qtx4b7EoskHXmi2E9rp5CHLcZ#/u2net.pth",
-            "https://huggingface.co/Carve/u2net-universal/resolve/10305d785481cf4b2eee1d447c39cd6e5f43d74b/"
-            "full_weights.pth#/u2net.pth",
-        ),
-        sha256="10025a17f49cd3208afc342b589890e402ee63123d6f2d289a4a0903695cce58",
-    ),
-    "u2net_small": Archive(
-        (f"{_DRIVE}1rbSTGKAE-MTxBYHd-51l2hMOQPT_7EPy#/u2netp.pth",),
-        sha256="e7567cde013fb64813973ce6e1ecc25a80c05c3ca7adbc5a54f3c3d90991b854",
-    ),
-}

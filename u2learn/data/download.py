@@ -20,8 +20,9 @@ from typing import IO
 from tqdm.auto import tqdm
 
 from u2learn.console import hide_bar
-from u2learn.data.catalogue import HOME_OF_U2NET, WEIGHTS, Archive
+from u2learn.data.catalogue import Archive
 from u2learn.data.local import MissingDataset, data_root, dataset_named, find, verify_copy
+from u2learn.data.published import PUBLISHED
 
 CHUNK = 1 << 18  # bytes
 ATTEMPTS = 5  # that fail one after the other before a download is given up
@@ -75,42 +76,51 @@ def fetch(name: str, progress: bool = True) -> Path:
     finally:
         shutil.rmtree(workshop)
     for archive, path, digest in fetched:
-        if archive.sha256 is None:
-            _note(path, digest)
-            tqdm.write(f"No checksum of {archive.name} is published; from now on it must have {digest}.")
+        _note_unknown(archive, path, digest)
         path.unlink()
     return target
+
+
+def weights_path(name: str) -> Path:
+    """Where published weights lie once they are here.
+
+    Raises:
+        KeyError: there are no weights of this name.
+    """
+    if name not in PUBLISHED:
+        raise KeyError(f"No address is known for weights {name!r}; there are {', '.join(PUBLISHED)}.")
+    return data_root() / "weights" / PUBLISHED[name].archive.name
 
 
 def fetch_weights(name: str, progress: bool = True) -> Path:
     """The file of published weights, from `data_root()/weights`; if it is not there, it is downloaded first.
 
-    Its SHA-256 is compared every time. An address that gives another file is as good as a dead one.
+    Its SHA-256 is compared every time. Where not all of it is published, that of the first file is noted in
+    `SHA256SUMS` and holds from then on. An address that gives another file is as good as a dead one.
 
     Raises:
         KeyError: there are no weights of this name.
         ConnectionError: no address gives the file; says where to put it by hand.
         ValueError: the file that is there is another one.
     """
-    if name not in WEIGHTS:
-        raise KeyError(f"No address is known for weights {name!r}; there are {', '.join(WEIGHTS)}.")
-    archive, failures = WEIGHTS[name], []
-    target = data_root() / "weights" / archive.name
+    target = weights_path(name)
+    weights, failures = PUBLISHED[name], []
     if target.exists():
-        _accepted(archive, target)
+        _note_unknown(weights.archive, target, _accepted(weights.archive, target))
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    for address in archive.addresses:
+    for address in weights.archive.addresses:
         try:
-            one = replace(archive, addresses=(address,))
+            one = replace(weights.archive, addresses=(address,))
             path = _download(one, target.with_name(f"{target.name}.new"), progress)
-            _accepted(one, path)
+            digest = _accepted(one, path, target.name)
+            _note_unknown(weights.archive, target, digest)
             return path.replace(target)
         except (ConnectionError, ValueError) as error:
             failures.append(str(error))
     raise ConnectionError(
-        f"{' '.join(failures)} You can also download {archive.name} by hand, from the link in the README of "
-        f"{HOME_OF_U2NET}, and put it at {target}."
+        f"{' '.join(failures)} You can also download {weights.archive.name} by hand, from the link in "
+        f"{weights.home}, and put it at {target}."
     )
 
 
@@ -184,23 +194,30 @@ def _receive_once(address: str, part: Path, bar: tqdm) -> None:
                 )
 
 
-def _accepted(archive: Archive, path: Path) -> str:
-    """The file's SHA-256, if it is the expected one; else the file is put aside."""
+def _accepted(archive: Archive, path: Path, noted_as: str = "") -> str:
+    """The file's SHA-256, if it is the expected one; else the file is put aside.
+
+    Of some only its first digits are published. `noted_as` is the file's name in SHA256SUMS, if not its own.
+    """
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(CHUNK):
             digest.update(chunk)
-    sums = path.with_name("SHA256SUMS")
+    found, sums = digest.hexdigest(), path.with_name("SHA256SUMS")
     noted = {name: known for known, name in (line.split("  ", 1) for line in _lines(sums))}
-    expected = archive.sha256 or noted.get(path.name)
-    if expected not in (None, digest.hexdigest()):
-        aside = _put_aside(path)
-        source = "the published one" if archive.sha256 else f"the one of the first download, noted in {sums}"
-        raise ValueError(
-            f"{archive.name} has the SHA-256 {digest.hexdigest()}, not {expected}, {source}. It was damaged "
-            f"on its way or has changed at its home; it lies in {aside}, and nothing was installed."
-        )
-    return digest.hexdigest()
+    sources = {
+        "the published one": archive.sha256,
+        f"the one of the first download, noted in {sums}": noted.get(noted_as or path.name),
+    }
+    for source, expected in sources.items():
+        if expected and not found.startswith(expected):
+            digits = expected if len(expected) == len(found) else f"{expected}..."
+            aside = _put_aside(path)
+            raise ValueError(
+                f"{archive.name} has the SHA-256 {found}, not {digits}, {source}. It was damaged "
+                f"on its way or has changed at its home; it lies in {aside}, and nothing was installed."
+            )
+    return found
 
 
 def _put_aside(path: Path) -> Path:
@@ -208,11 +225,14 @@ def _put_aside(path: Path) -> Path:
     return path.replace(path.with_name(path.name + ".rejected"))
 
 
-def _note(path: Path, digest: str) -> None:
+def _note_unknown(archive: Archive, path: Path, digest: str) -> None:
+    """Note the SHA-256 of a first file in SHA256SUMS, unless all of it is published."""
     sums = path.with_name("SHA256SUMS")
     lines = _lines(sums)
-    if f"{digest}  {path.name}" not in lines:
+    if archive.sha256 != digest and f"{digest}  {path.name}" not in lines:
         sums.write_text("\n".join([*lines, f"{digest}  {path.name}", ""]), encoding="utf-8")
+        known = "Only the beginning of the checksum" if archive.sha256 else "No checksum"
+        tqdm.write(f"{known} of {archive.name} is published; from now on it must have {digest}.")
 
 
 def _lines(path: Path) -> list[str]:
