@@ -10,7 +10,7 @@ import torch
 from conftest import cross
 from safetensors.torch import load_file
 
-from u2learn import batches, devices, tasks, training
+from u2learn import batches, devices, files, tasks, training
 from u2learn.batches import TrainingData
 from u2learn.data.augment import Augmentation, resize
 from u2learn.data.drawn.retina import SyntheticRetina
@@ -740,3 +740,23 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     with training.alone_in(tmp_path), pytest.raises(training.BusyError, match=str(tmp_path)):
         run(tmp_path)
     run(tmp_path)
+
+
+def test_a_run_on_a_drive_is_saved_every_ten_minutes(tmp_path, monkeypatch):
+    """And at each evaluation; elsewhere every thirty seconds."""
+    now, saved = [0.0], []
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training.Run, "save", lambda run: saved.append(run.iteration))
+    step = training.Run.step
+
+    def slow(run, *batch):
+        now[0] += 2
+        return step(run, *batch)
+
+    monkeypatch.setattr(training.Run, "step", slow)
+    monkeypatch.setattr(files, "DRIVE", tmp_path / "drive")
+    recipe = tiny(iterations=700, evaluations=1, batch=1, crop=(8, 8))
+    for place, due in (("drive", [320, 640, 700]), ("disk", [*range(20, 700, 20), 700])):
+        saved.clear()
+        train(recipe, tmp_path / place, [cross(0)], [cross(50)], device="cpu", progress=False)
+        assert saved == due

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import datetime
+import errno
 import functools
 import gzip
 import io
@@ -23,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from u2learn import load_official, to_official, u2net_small, unet_paddle
+from u2learn import files, load_official, to_official, u2net_small, unet_paddle
 from u2learn.files import remove_leftovers, write_text
 from u2learn.inference import load_model, pretrained, save_model
 from u2learn.models import weights
@@ -244,6 +245,63 @@ def test_leftovers_go_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("x")
     remove_leftovers(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "tmp.txt", "w.safetensors"]
+
+
+@pytest.fixture
+def drive(tmp_path, monkeypatch):
+    """Google Drive as Colab mounts it, and what its bin holds of files that were deleted or replaced."""
+    place = tmp_path / "drive"
+    place.mkdir()
+    monkeypatch.setattr(files, "DRIVE", place)
+    bin, unlink, replace = [], pathlib.Path.unlink, os.replace
+
+    def deleted(path, **options):
+        if path.exists() and path.parent == place:
+            bin.append(path.read_text())
+        unlink(path, **options)
+
+    def replaced(source, target):
+        if pathlib.Path(target).exists():
+            bin.append(pathlib.Path(target).read_text())
+        replace(source, target)
+
+    monkeypatch.setattr(pathlib.Path, "unlink", deleted)
+    monkeypatch.setattr(files.os, "replace", replaced)
+    return place, bin
+
+
+def test_old_checkpoints_do_not_fill_the_bin_of_a_drive(drive):
+    place, bin = drive
+    for i in range(3):
+        write_text(place / "w", f"{i}")
+        assert (place / "w").read_text() == f"{i}"
+    assert [p.name for p in place.iterdir()] == ["w"]
+    assert bin == ["", ""]
+
+
+def test_a_file_on_a_drive_outlives_a_process_that_is_killed_or_fails(drive, monkeypatch):
+    """Between the two names, where `w` is gone for a moment."""
+    place, _ = drive
+    write_text(place / "w", "old")
+    (place / "w").rename(place / f"w{files.ASIDE}")  # so far it came; the new file has its temporary name
+    (place / "w.1a2b.tmp").write_text("new")
+    remove_leftovers(place)
+    assert [(p.name, p.read_text()) for p in place.iterdir()] == [("w", "old")]
+    (place / f"w{files.ASIDE}").write_text("older")  # it came one step farther
+    remove_leftovers(place)
+    assert [(p.name, p.read_text()) for p in place.iterdir()] == [("w", "old")]
+
+    replace = files.os.replace
+
+    def fails(source, target):
+        if pathlib.Path(source).read_text() == "new":
+            raise OSError(errno.EIO, "Transport endpoint is not connected")
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", fails)
+    with pytest.raises(OSError, match="Transport endpoint"):
+        write_text(place / "w", "new")
+    assert [(p.name, p.read_text()) for p in place.iterdir()] == [("w", "old")]
 
 
 @pytest.mark.parametrize(

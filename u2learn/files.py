@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Where Colab mounts Google Drive. What is deleted or replaced there fills the bin, and its owner's space.
+DRIVE = Path("/content/drive")
+ASIDE = ".before.tmp"  # ends the name of an old file that waits there until the new one stands
 WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds between tries to rename
 
 
@@ -37,7 +40,10 @@ def written_whole(path: Path, size: int) -> Iterator[Path]:
         temporary.chmod(rights)
         with open(temporary, "r+b") as file:  # Windows flushes only what it may write
             os.fsync(file.fileno())
-        _rename(temporary, path)
+        if on_drive(path) and path.exists():
+            _replace_on_drive(temporary, path)
+        else:
+            _rename(temporary, path)
     except OSError as error:
         raise type(error)(
             f"{path} could not be written ({error.strerror or error}); {size:,} bytes are needed in "
@@ -58,11 +64,22 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def on_drive(path: Path) -> bool:
+    """Does a path lie on Google Drive, as Colab mounts it?"""
+    return path.resolve().is_relative_to(DRIVE)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete what processes that were killed while they wrote left in a folder.
 
     Only for one who is alone in it, as a run is in its own: others may be writing now.
     """
+    for old in folder.glob(f"*{ASIDE}"):
+        path = old.with_name(old.name.removesuffix(ASIDE))
+        if path.exists():
+            _empty_and_delete(old)
+        else:
+            _rename(old, path)
     for pattern in ("*.tmp", ".tmp*"):  # ours, and those of safetensors
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
@@ -84,6 +101,23 @@ def defined(value: object) -> object:
     if isinstance(value, list):
         return [defined(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _replace_on_drive(source: Path, target: Path) -> None:
+    """Put `source` in the place of `target`, of which the bin gets nothing but the name."""
+    aside = target.with_name(target.name + ASIDE)
+    _rename(target, aside)
+    try:
+        _rename(source, target)
+    except OSError:
+        _rename(aside, target)
+        raise
+    _empty_and_delete(aside)
+
+
+def _empty_and_delete(path: Path) -> None:
+    path.write_bytes(b"")
+    path.unlink()
 
 
 def _rename(source: Path, target: Path) -> None:

@@ -38,7 +38,7 @@ from u2learn.devices import (
     peak_memory,
     pick_device,
 )
-from u2learn.files import checksum, defined, remove_leftovers, write_text
+from u2learn.files import checksum, defined, on_drive, remove_leftovers, write_text
 from u2learn.inference import evaluating, save_model
 from u2learn.models.frozen import freeze_folded_norms
 from u2learn.models.start import start_from
@@ -55,7 +55,8 @@ except ImportError:  # Windows: there, two processes in one run folder are not n
 
 CHECK_EVERY = 20  # iterations between looks at the loss; each look waits for the device
 LOSS_BATCHES = 4  # of the watched part, for its loss
-SAVE_SECONDS = 30  # a killed run loses at most about this much work
+# A killed run loses at most about so many seconds of work. To Google Drive each checkpoint is sent.
+SAVE_SECONDS, DRIVE_SAVE_SECONDS = 30.0, 600.0
 
 
 class DivergedError(RuntimeError):
@@ -151,6 +152,7 @@ def _loop(
     evaluate_at = {round(recipe.iterations * (k + 1) / recipe.evaluations) for k in range(recipe.evaluations)}
     losses: list[Tensor] = []
     saved, started = time.monotonic(), (time.monotonic(), time.process_time())
+    save_seconds = DRIVE_SAVE_SECONDS if on_drive(run.folder) else SAVE_SECONDS
     while not run.finished:
         losses.append(run.step(*data.batch(run.iteration)))
         bar.update()
@@ -162,7 +164,7 @@ def _loop(
             if not due:
                 run.log(line | {"rate": recipe.rate(run.iteration - 1)})
             bar.set_postfix(shown | {"loss": f"{line['loss']:.3f}"})
-        if due or (not losses and time.monotonic() > min(saved + SAVE_SECONDS, deadline)):
+        if due or (not losses and time.monotonic() > min(saved + save_seconds, deadline)):
             run.seconds += time.monotonic() - started[0]
             run.cpu_seconds += time.process_time() - started[1]
             if due:
@@ -196,6 +198,7 @@ class Run:
         self.memory: int | None = None  # bytes
         self.best, self.since_best = -math.inf, 0  # score of the watched part; evaluations since then
         self.given: str | None = None  # which images trained, where they are not those of the recipe
+        remove_leftovers(self.folder)
         self.model = recipe.build_model()
         if recipe.start and not self.checkpoint.exists():
             self._begin_with(start)
@@ -214,7 +217,6 @@ class Run:
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.autocast.fast_dtype == torch.float16)
         if saved is not None:
             self._resume(*saved)
-        remove_leftovers(self.folder)
         self._trim_log()
 
     @property
