@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import torch
 from conftest import cross
 from PIL import Image
+from test_data_retina import make_drive
 
 import u2learn
 from u2learn import cli, measure, records, studies, tables, tasks, training
@@ -26,6 +28,7 @@ from u2learn.data.published import PUBLISHED
 from u2learn.inference import load_model, save_model, segment
 from u2learn.models.weights import read_tensors, write_tensors
 from u2learn.recipe import Recipe
+from u2learn.studies.held_out import held_out
 from u2learn.training import train
 
 pytestmark = pytest.mark.slow
@@ -347,6 +350,45 @@ def test_evaluate_official_weights_beside_what_was_reported(tiny, monkeypatch, c
         "evaluate", "--weights", "model.pdparams", "--recipe", "drive-paddle", "--export", "x"
     )
     assert "model.pth" in failure("evaluate", "--weights", "model.pth", "--recipe", "drive-paddle")
+
+
+def test_drive_without_test_labels_trains_and_is_scored_on_what_was_held_out(tmp_path, monkeypatch, capsys):
+    """As it is handed out today; the record is told from one of the table."""
+    data = tmp_path / "data"
+    monkeypatch.setenv("U2LEARN_DATA", str(data))
+    monkeypatch.setenv("U2LEARN_RUNS", str(tmp_path / "runs"))
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(records, "records_folder", lambda: tmp_path / "results")
+    records.records.cache_clear()
+    make_drive(data / "DRIVE")
+    shutil.rmtree(data / "DRIVE" / "test" / "1st_manual")
+    shutil.rmtree(data / "DRIVE" / "test" / "2nd_manual")
+    run("data", "verify", "drive")
+    out = capsys.readouterr().out
+    assert "drive: trains, cannot be scored, in" in out and "holds training images out" in out
+    row = dataclasses.replace(
+        studies.get("drive-fcn-ce"),
+        model="unet_small",
+        model_options={"width": 4, "depth": 2},
+        loss="small",
+        crop=(16, 16),
+        window=(16, 16),
+        stride=(16, 16),
+        iterations=2,
+        evaluations=1,
+    )
+    recipes = {recipe.name: recipe for recipe in (row, held_out(row))}
+    monkeypatch.setattr(studies, "all_recipes", lambda: recipes)
+    run("train", "drive-fcn-ce")
+    assert "'drive-fcn-ce-held-out' takes the place of 'drive-fcn-ce'" in capsys.readouterr().out
+    run("reproduce", "drive-fcn-ce", "--seeds", 1)
+    (path,) = (tmp_path / "results").iterdir()
+    record = json.loads(path.read_text())
+    assert path.name == "drive-fcn-ce-held-out-seed0.json" and records.is_current(record)
+    assert record["recipe"]["protocol"] == "held-out" and record["recipe"]["row"] == {}
+    assert 0 <= record["scores"]["image"]["dice"] <= 1
+    assert not records.of_recipe("drive-fcn-ce")
+    records.records.cache_clear()
 
 
 def test_published_weights_need_no_file(tiny, monkeypatch, capsys):

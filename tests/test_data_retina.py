@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import os
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -221,6 +222,20 @@ def test_missing_folders_and_labels_are_named(tmp_path, monkeypatch):
     (tmp_path / "DRIVE" / "training" / "1st_manual" / "30_manual1.gif").unlink()
     with pytest.raises(FileNotFoundError, match=r"30_manual1\.gif: .* image 30 is missing; the copy"):
         Retina("drive", "train")
+
+
+def test_held_out_are_training_images_and_no_test_image_is_touched(tmp_path):
+    """On every set; with DRIVE as it is handed out today."""
+    makers = {"drive": make_drive, "stare": make_stare, "chase": make_chase, "hrf": make_hrf}
+    for dataset, make in makers.items():
+        folder = tmp_path / dataset
+        make(folder)
+        trains = set(Retina(dataset, "train", folder).names)
+        parts = {part: Retina(dataset, part, folder, "held-out").names for part in ("train", "test")}
+        assert sorted([*parts["train"], *parts["test"]]) == sorted(trains)
+        assert 1 / 6 < len(parts["test"]) / len(trains) <= 1 / 4
+    shutil.rmtree(tmp_path / "drive" / "test" / "1st_manual")
+    assert Retina("drive", "test", tmp_path / "drive", "held-out").names == ["25", "30", "35", "40"]
 
 
 def test_the_field_of_view_is_found_in_synthetic_photographs():

@@ -50,6 +50,11 @@ def test_names():
         due |= {f"{dataset}-{block}-{by}" for block in RIVALS for by in ("parameters", "flops")}
         due |= {f"{dataset}-rsu", f"{dataset}-naive"}  # these cost the same by either measure
     due |= {f"drive-{block}-windows" for block in ("plain-flops", "pyramid-flops", "naive", "rsu")}
+    rows = {f"drive-{head}-{loss}" for head in HEADS for loss in ("ce", "ce-dice")}
+    due |= {f"{name}-held-out" for name in (*rows, "drive-paddle", "drive-small")}
+    due |= {f"{name}-short" for name in rows}
+    tries = ("base", "rate-0.0005", "rate-0.002", "batch-8", "batch-2", "no-mean", "growing")
+    due |= {f"drive-fcn-ce-dice-try-{name}" for name in tries}
     assert set(names()) == due
     assert names() == sorted(names()) and all(get(name).name == name for name in names())
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from u2learn.data.catalogue import DATASETS, Dataset
 from u2learn.data.example import read_image
 
+UNSCORED = "test labels"  # the kind of file without which a set trains and cannot be scored
+
 
 class MissingDataset(FileNotFoundError):
     """A set is not on this machine; the message says how to get it."""
@@ -84,11 +86,14 @@ class Check:
     def __str__(self) -> str:
         numbers = ", ".join(f"{self.found[kind]} {kind}" for kind in self.dataset.contents)
         absent = [kind for kind in self.dataset.optional if self.found[kind] == 0]
-        parts = [
-            f"{self.dataset.name}: {'' if self.complete else 'NOT '}complete in {self.folder}: {numbers}"
-        ]
+        state = "complete" if self.complete else "NOT complete"
+        if self.complete and UNSCORED in absent:
+            state = "trains, cannot be scored"
+        parts = [f"{self.dataset.name}: {state}, in {self.folder}: {numbers}"]
         parts += [f"missing: {', '.join(self.missing)}"] * bool(self.missing)
         parts += [f"without {', '.join(absent)} (some copies are)"] * bool(absent)
+        if UNSCORED in absent:
+            parts += ["`u2learn train` holds training images out for the score"]
         parts += [f"unreadable: {text}" for text in self.unreadable]
         return "\n    ".join(parts)
 

@@ -188,7 +188,8 @@ def _check_label(name: str, files: Files, dataset: str) -> None:
     if dataset == "drive" and name <= "20":
         reason = (
             "recent downloads of DRIVE come without the labels of the test part, and without them no score "
-            "can be computed; an older copy of the zip holds them"
+            "can be computed on it; an older copy of the zip holds them, and the recipes whose names end in "
+            "-held-out do without"
         )
     raise FileNotFoundError(f"{files.label}: the label of image {name} is missing; {reason}.")
 
