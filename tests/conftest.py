@@ -73,9 +73,9 @@ def folder(tmp_path, monkeypatch):
     place = tmp_path / "results"
     place.mkdir()
     monkeypatch.setattr(records, "records_folder", lambda: place)
-    records.records.cache_clear()
+    records.forget()
     yield place
-    records.records.cache_clear()
+    records.forget()
 
 
 def cross(seed: int, size: tuple[int, int] = (40, 44), bright: int = 60) -> Example:

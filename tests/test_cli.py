@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import cross
+from conftest import ROOT, cross
 from PIL import Image
 from test_data_retina import make_drive
 
@@ -91,11 +91,11 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(Recipe, "examples", lambda self, part: parts[part])
     (tmp_path / "results").mkdir()
     monkeypatch.setattr(records, "records_folder", lambda: tmp_path / "results")
-    records.records.cache_clear()
+    records.forget()
     monkeypatch.setenv("U2LEARN_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    records.records.cache_clear()
+    records.forget()
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +296,7 @@ def test_reproduce_does_again_what_an_older_recipe_did(tiny, monkeypatch):
     record = json.loads(path.read_text())
     record["recipe"]["learning_rate"] = 7
     path.write_text(json.dumps(record))
-    records.records.cache_clear()
+    records.forget()
     run("reproduce", "tiny-small", "--seeds", 1)
     assert json.loads(path.read_text())["recipe"]["learning_rate"] == 0.02
 
@@ -359,7 +359,7 @@ def test_drive_without_test_labels_trains_and_is_scored_on_what_was_held_out(tmp
     monkeypatch.setenv("U2LEARN_RUNS", str(tmp_path / "runs"))
     (tmp_path / "results").mkdir()
     monkeypatch.setattr(records, "records_folder", lambda: tmp_path / "results")
-    records.records.cache_clear()
+    records.forget()
     make_drive(data / "DRIVE")
     shutil.rmtree(data / "DRIVE" / "test" / "1st_manual")
     shutil.rmtree(data / "DRIVE" / "test" / "2nd_manual")
@@ -388,7 +388,38 @@ def test_drive_without_test_labels_trains_and_is_scored_on_what_was_held_out(tmp
     assert record["recipe"]["protocol"] == "held-out" and record["recipe"]["row"] == {}
     assert 0 <= record["scores"]["image"]["dice"] <= 1
     assert not records.of_recipe("drive-fcn-ce")
-    records.records.cache_clear()
+    records.forget()
+
+
+def test_without_a_checkout_records_lie_beside_the_runs(tiny, monkeypatch, capsys):
+    """As on Colab: they are found again in the next session, with those that came with the package."""
+    monkeypatch.undo()
+    package = tiny / "site-packages" / "u2learn"
+    shipped = json.loads((ROOT / "results" / "drive-small-seed0.json").read_text())
+    (package / "_results").mkdir(parents=True)
+    (package / "_results" / "drive-small-seed0.json").write_text(json.dumps(shipped))
+    monkeypatch.setattr(records, "PACKAGE", package)
+    monkeypatch.setenv("U2LEARN_RUNS", str(tiny / "drive"))
+    assert set(records.records()) == {"drive-small-seed0"}
+    official = {
+        "official": json.loads(studies.get("chase-fcn-ce").to_json()),
+        "speed": {"frames_per_second": 0.5},
+        "scores": {"image": {"dice": 0.8051, "mdice": 0.8937}},
+    }
+    path = records.write_record("chase-fcn-ce-official", official)
+    assert path == tiny / "drive" / "records" / "chase-fcn-ce-official.json"
+    assert set(records.records()) == {"drive-small-seed0", "chase-fcn-ce-official"}
+    records.forget()
+    run("report", "chase-fcn-ce")
+    out = capsys.readouterr().out
+    assert "CHASE_DB1, UNet-S5-D16 (OpenMMLab): FCN, CE" in out
+    assert re.search(r"^Dice +80\.24 +80\.51 +\+0\.27 +reproduced$", out, re.M)
+    assert "no reported row" in failure("report", "small")
+    monkeypatch.chdir(tiny)
+    assert "is no checkout" in failure("report")
+    shipped["seconds"] = 1
+    records.write_record("drive-small-seed0", shipped)  # one's own goes before what came with the package
+    assert records.records()["drive-small-seed0"]["seconds"] == 1
 
 
 def test_published_weights_need_no_file(tiny, monkeypatch, capsys):
@@ -688,7 +719,7 @@ def test_report_with_half_a_mark_is_a_sentence(project):
 
 
 def test_report_elsewhere_is_a_sentence(tmp_path):
-    assert "README.md" in failure("report", "--root", tmp_path)
+    assert "no checkout of U2Learn" in failure("report", "--root", tmp_path)
 
 
 def test_the_tables_of_the_project_are_up_to_date():
@@ -696,7 +727,7 @@ def test_the_tables_of_the_project_are_up_to_date():
     root = Path(__file__).parent.parent
     if not (root / "README.md").exists():
         pytest.skip("no README: these tests run outside of a checkout")
-    records.records.cache_clear()
+    records.forget()
     run("report", "--root", root, "--check")
 
 

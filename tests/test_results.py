@@ -110,7 +110,7 @@ def test_no_record_is_said_in_a_sentence(folder):
 
 
 def test_the_projects_own_records_are_complete():
-    records.records.cache_clear()
+    records.forget()
     for name, record in records.records().items():
         if "maps" in record:
             assert name == f"{record['maps'].replace('_', '-')}-maps" and len(record["differences"]) == 18

@@ -134,7 +134,7 @@ def train(options: argparse.Namespace) -> None:
     if options.start:
         recipe = starting_from(recipe, options.start)
     recipe = with_settings(recipe, options.set)
-    folder = options.folder or runs_folder() / f"{recipe.name}-seed{recipe.seed}"
+    folder = options.folder or records.runs_folder() / f"{recipe.name}-seed{recipe.seed}"
     training.train(recipe, folder, device=options.device, **start)
     if best := max((line.get(TASKS[recipe.task].main, 0) for line in training.read_log(folder)), default=0):
         print(f"Best {TASKS[recipe.task].main} of the {recipe.watched} part: {best:.3f}.")
@@ -272,12 +272,12 @@ def reproduce(options: argparse.Namespace) -> None:
     end = time.monotonic() + 60 * options.minutes
     for done, recipe in enumerate(runs):
         print(f"{done + 1} of {len(runs)}: {recipe.name}, seed {recipe.seed}", flush=True)
-        records.records.cache_clear()  # another process may have written one
+        records.forget()  # another process may have written one
         record = records.records().get(f"{recipe.name}-seed{recipe.seed}")
         if record and records.is_current(record):
             continue
         shared = studies.training_of(recipe)
-        folder = runs_folder() / f"{shared.name}-seed{shared.seed}"
+        folder = records.runs_folder() / f"{shared.name}-seed{shared.seed}"
         try:
             minutes = (end - time.monotonic()) / 60
             training.train(shared, folder, device=options.device, minutes=minutes)
@@ -288,8 +288,8 @@ def reproduce(options: argparse.Namespace) -> None:
             print(stop)
             return
         record = measure.measure(folder, options.device, recipe=recipe)
-        records.write_record(_record_name(record), record)
-        print(_score_table(record["scores"]), flush=True)
+        path = records.write_record(_record_name(record), record)
+        print(f"{_score_table(record['scores'])}\nWritten: {path}", flush=True)
     whole = {recipe.dataset: recipe for recipe in runs if recipe.protocol in ("", "mmseg")}
     for dataset, recipe in whole.items():
         if all(example.second is not None for example in recipe.examples("test")):
@@ -319,6 +319,14 @@ def benchmark(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
+    if options.recipe:
+        print(tables.row(options.recipe))
+        return
+    if not (options.root / "book").is_dir():
+        raise ValueError(
+            f"{options.root.resolve()} is no checkout of U2Learn, whose README and book hold the tables. "
+            "Elsewhere, `u2learn report RECIPE` shows what was reported for a recipe, and ours."
+        )
     texts = tables.wanted(options.root)
     stale = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
     names = ", ".join(str(path.relative_to(options.root)) for path in stale)
@@ -327,11 +335,6 @@ def report(options: argparse.Namespace) -> None:
     for path in stale:
         write_text(path, texts[path])
     print(f"Written: {names}." if stale else "All tables are up to date.")
-
-
-def runs_folder() -> Path:
-    """Where runs lie: U2LEARN_RUNS, or `runs` below the current folder."""
-    return Path(os.environ.get("U2LEARN_RUNS", "runs"))
 
 
 def _record_name(record: dict) -> str:
@@ -587,7 +590,18 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", help="cpu, cuda or mps (default: the GPU if there is one)")
 
     sub = command(
-        commands, "report", report, "write the tables of results into README and book", "u2learn report"
+        commands,
+        "report",
+        report,
+        "show what was reported for a recipe, and ours; or, in a checkout, write the tables of the book",
+        "u2learn report chase-fcn-ce",
+    )
+    sub.add_argument(
+        "recipe",
+        type=recipe_name,
+        nargs="?",
+        metavar="RECIPE",
+        help="show the lines of this one (default: write the tables)",
     )
     sub.add_argument(
         "--root", type=Path, default=Path(), help="the project's folder (default: the current one)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import platform
 import shutil
 import statistics
@@ -22,20 +23,38 @@ from u2learn.version import __version__
 Record = dict[str, Any]
 
 
+PACKAGE = Path(__file__).parent
+
+
+def runs_folder() -> Path:
+    """Where runs lie: U2LEARN_RUNS, or `runs` below the current folder."""
+    return Path(os.environ.get("U2LEARN_RUNS") or "runs")
+
+
 def records_folder() -> Path:
-    """Where the records lie: `results/` of a checkout, or their copy in the installed package."""
-    package = Path(__file__).parent
-    checkout = package.parent / "results"
-    return checkout if checkout.is_dir() else package / "_results"
+    """Where records are written: `results/` of a checkout, and elsewhere, as on Colab, beside the runs."""
+    checkout = PACKAGE.parent / "results"
+    return checkout if checkout.is_dir() else runs_folder() / "records"
+
+
+def records() -> dict[str, dict]:
+    """All records by name, as "drive-small-seed0": those that came with the package, and one's own."""
+    return _read(PACKAGE / "_results", records_folder().resolve())
 
 
 @functools.cache
-def records() -> dict[str, dict]:
-    """All records by name, as "drive-small-seed0"."""
+def _read(*folders: Path) -> dict[str, dict]:
+    """The records in these folders; of two with one name, that in the last."""
     return {
         path.stem: json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(records_folder().glob("*.json"))
+        for folder in folders
+        for path in sorted(folder.glob("*.json"))
     }
+
+
+def forget() -> None:
+    """Read the records anew when they are asked for again: a file was written, here or by others."""
+    _read.cache_clear()
 
 
 def write_record(name: str, record: dict) -> Path:
@@ -43,7 +62,7 @@ def write_record(name: str, record: dict) -> Path:
     path = records_folder() / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(record, indent=1) + "\n")
-    records.cache_clear()
+    forget()
     return path
 
 

@@ -171,6 +171,27 @@ def table(group: str, dataset: str = "") -> str:
     return "\n".join([line(head), line(align), *(unbroken(row) for row in rows)])  # one row, one line
 
 
+def row(recipe: str) -> str:
+    """What was reported for the row of this recipe beside ours, as plain text: a line a metric.
+
+    Raises:
+        LookupError: the recipe answers to no reported row.
+    """
+    chosen = [one for one in lines() if one.recipe == recipe]
+    if not chosen:
+        raise LookupError(f"{recipe!r} answers to no reported row; `u2learn evaluate` scores its run.")
+    head = ("metric", "reported", "ours", "Δ", "state")
+    rows = [head]
+    for one in chosen:
+        sign = "–" if one.difference is None else _number(one.difference, one.value, "+")
+        cells = (one.metric, one.value + UNITS[one.unit], _mean(one.ours, one.value), sign)
+        rows.append((*cells, one.verdict.replace("*", "")))
+    widths = [max(len(cells[i]) for cells in rows) for i in range(4)]
+    title = f"{chosen[0].dataset}, {chosen[0].group}: {chosen[0].system}"
+    table = ("  ".join([*(f"{c:{w}}" for c, w in zip(r, widths, strict=False)), r[4]]) for r in rows)
+    return "\n".join([title, *table])
+
+
 def _small(one: Line) -> str:
     text = _mean(one.small, one.value)
     return f"**{text}**" if one.small and one.small[0] > float(one.value) else text
