@@ -26,9 +26,9 @@ def pick_device(device: str | None) -> str:
         ValueError: there is no such device.
     """
     device = device or available()[0]
-    kind, _, number = device.partition(":")
+    kind, colon, number = device.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
-    if kind not in available() or (number and not (number.isdigit() and int(number) < count)):
+    if kind not in available() or (colon and not (number.isdigit() and int(number) < count)):
         raise ValueError(
             f"There is no device {device!r} here (PyTorch {torch.__version__}, GPUs: "
             f"{torch.cuda.device_count()}): leave it out, or use one of {', '.join(map(repr, available()))}."
@@ -51,10 +51,12 @@ def compiled(model: nn.Module, recipe: Recipe, device: str) -> Callable[[Tensor]
 
     A small kernel is done before the next one is asked for, so a step would wait for Python; a graph is
     asked for once, for each size of windows. What the compiler does not understand runs as without it.
+    Graphs of earlier models are forgotten: after eight, it would compile no other one in this process.
     """
     if kind_of(device) != "cuda" or recipe.iterations < COMPILE_FROM:
         return model
     torch._dynamo.config.suppress_errors = True
+    torch.compiler.reset()
     return torch.compile(model, mode="reduce-overhead", dynamic=False)
 
 
@@ -88,5 +90,11 @@ def wait(device: str) -> None:
 
 
 def peak_memory(device: str) -> int | None:
-    """The most bytes of GPU memory that were held at once; None where no count is kept."""
+    """The most bytes of GPU memory held at once since `forget_peak`; None where no count is kept."""
     return torch.cuda.max_memory_allocated(device) if kind_of(device) == "cuda" else None
+
+
+def forget_peak(device: str) -> None:
+    """From here on `peak_memory` counts anew."""
+    if kind_of(device) == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
