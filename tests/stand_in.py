@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -221,6 +222,7 @@ class StandIn:
             "is_available": lambda: True,
             "device_count": lambda: 1,
             "get_device_name": lambda device=None: NAME,
+            "get_device_properties": lambda device=None: SimpleNamespace(name=NAME, total_memory=16 << 30),
             "is_bf16_supported": lambda including_emulation=True: self.fast != torch.float16,
             "is_current_stream_capturing": lambda: False,
             "synchronize": lambda device=None: None,

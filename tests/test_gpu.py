@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,12 +16,14 @@ from test_cli import tiny as catalogue  # noqa: F401  (a fixture)
 from torch import nn
 from torch.nn import functional as F
 
-from u2learn import devices, studies, training
+from tools import gpu
+from u2learn import devices, records, studies, tasks, training
 from u2learn.batches import AHEAD, TrainingData
 from u2learn.data import augment
 from u2learn.data.augment import Augmentation
 from u2learn.data.catalogue import Archive
 from u2learn.data.example import IGNORE
+from u2learn.data.local import MissingDataset
 from u2learn.data.published import PUBLISHED, Published
 from u2learn.models.conv import resize_like
 from u2learn.models.official import to_official
@@ -92,6 +96,7 @@ TRAININGS["classes"] = (CLASSES, SCENES, MORE_SCENES)
 def in_32_bits(monkeypatch):
     """A CPU that computes in 16 bits gives other numbers, and those of the stand-in are to be compared."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    monkeypatch.setattr(tasks, "RESAMPLES", 20)  # thousands of small sums, which the stand-in watches
 
 
 def same_files(one, two) -> bool:
@@ -291,7 +296,7 @@ def test_commands_give_on_it_what_they_give_on_the_cpu(tmp_path, capsys):
     """train, evaluate with a record, predict and benchmark, each with --device."""
     records, pictures = {}, [photograph(tmp_path / f"{i}.png", seed=i) for i in range(2)]
     for device in ("cpu", "cuda"):
-        with StandIn():
+        with StandIn() if device == "cuda" else nullcontext():
             run("train", TINY.name, "--folder", device, "--device", device)
             run("evaluate", device, "--device", device, "--record")
             run("predict", *pictures, "--weights", device, "--device", device, "--output", f"{device}-maps")
@@ -328,7 +333,7 @@ def test_published_weights_are_tested_on_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PUBLISHED, "u2net_small", offered)
     found = {}
     for device in ("cpu", "cuda"):
-        with StandIn():
+        with StandIn() if device == "cuda" else nullcontext():
             run("evaluate", "--weights", "official", "--recipe", recipe.name, "--record", "--device", device)
         assert "maxF          reported 0.943, here " in capsys.readouterr().out
         found[device] = json.loads((tmp_path / "results" / f"{recipe.name}-official.json").read_text())
@@ -410,3 +415,114 @@ def test_the_tenth_model_of_a_process_is_compiled_too(monkeypatch):
     for width in range(1, 11):
         devices.compiled(Wide(width), long, "cuda")(torch.ones(2))
     assert len(graphs) == 10
+
+
+# --- make gpu -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_gpu(catalogue, monkeypatch):  # noqa: F811
+    """What `make gpu` does, with a row of seconds and a small net on small pictures."""
+    row = dataclasses.replace(TINY, iterations=6)
+    monkeypatch.setattr(studies, "all_recipes", lambda: {row.name: row})
+    for name, value in {
+        "ROW": row.name,
+        "WITHOUT_DATA": row.name,
+        "NETS": ("u2net_small",),
+        "SIDE": 32,
+    }.items():
+        monkeypatch.setattr(gpu, name, value)
+    monkeypatch.setattr(training, "CHECK_EVERY", 3)
+    monkeypatch.setattr(gpu, "_test_seconds", lambda order: 0.0)
+    return catalogue
+
+
+def on_the_stand_in(*options) -> int:
+    with StandIn():
+        return gpu.main(["--device", "cuda", "--seconds", "0.1", *options])
+
+
+def found() -> dict:
+    return json.loads(gpu._path().read_text(encoding="utf-8"))[NAME]
+
+
+def test_make_gpu_keeps_what_it_found_and_goes_on(small_gpu, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "_test_seconds", lambda order: order.left - 0.02)
+    assert on_the_stand_in() == 0
+    said = capsys.readouterr().out.splitlines()
+    steps = [
+        "versions",
+        "resize in 16 bits",
+        "stop and go on",
+        "speed of tiny-small",
+        "frames of u2net_small",
+    ]
+    assert [line.partition(":")[0] for line in said[:-1]] == [*steps, "row tiny-small"] == [*found()]
+    assert all(re.search(r"\(\d+\.\d s\)$", line) for line in said[:-1])
+    assert said[2].startswith("stop and go on: a stop moves the weights by 0, and two runs without one")
+    assert "iteration 3 of 6" in said[5] and "dice " in said[5]
+    written = {path.name: json.loads(path.read_text()) for path in (small_gpu / "results").iterdir()}
+    assert set(written) == {"u2net-small-frames.json", "tiny-small-seed0-at-3.json"}
+    assert all(record["device"] == record["speed"]["device"] == NAME for record in written.values())
+    assert written["u2net-small-frames.json"]["network"]["float32"] > 0
+
+    monkeypatch.setattr(gpu, "_test_seconds", lambda order: 0.0)
+    times = {step: one["seconds"] for step, one in found().items()}
+    assert on_the_stand_in() == 0
+    said = capsys.readouterr().out.splitlines()
+    assert all(line.endswith("(done before)") for line in said[:5]) and "iteration 6 of 6" in said[5]
+    assert all(found()[step]["seconds"] == times[step] for step in steps)
+    names = {path.name for path in (small_gpu / "results").iterdir()}
+    assert names == {"u2net-small-frames.json", "tiny-small-seed0.json"}, "no record of less training is left"
+    record = records.records()["tiny-small-seed0"]
+    assert record["device_kind"] == "cuda" and records.is_current(record)
+
+
+def test_a_step_of_make_gpu_that_fails_stops_no_other(small_gpu, monkeypatch, capsys):
+    for step in ("stop_and_go_on", "training_speed", "train_row"):
+        monkeypatch.setattr(gpu, step, lambda order, step=step: ({}, f"{step} is fine"))
+    with monkeypatch.context() as broken:
+        broken.setattr(gpu, "resize_like", lambda x, like: F.interpolate(x.detach() * x / 2, like.shape))
+        assert on_the_stand_in() == 1
+    said = capsys.readouterr().out
+    assert re.search(r"^resize in 16 bits: FAILED: ValueError.*from 1x1 50.0% \(plain 100.0%\)", said, re.M)
+    assert "train_row is fine" in said and "Traceback" in found()["resize in 16 bits"]["failed"]
+    assert on_the_stand_in() == 0, "it is tried again"
+    assert "failed" not in found()["resize in 16 bits"] and "train_row is fine" in capsys.readouterr().out
+    assert on_the_stand_in("--minutes", "0") == 0
+
+
+def test_make_gpu_without_time_says_so(small_gpu, monkeypatch, capsys):
+    assert on_the_stand_in("--minutes", "0") == 0
+    assert capsys.readouterr().out.count("no time left; call again") == 6
+    monkeypatch.setattr(gpu, "_test_seconds", lambda order: order.left + 1)
+    for step in ("resize_in_16_bits", "stop_and_go_on", "training_speed", "frames"):
+        monkeypatch.setattr(gpu, step, lambda order, **net: ({}, "fine"))
+    assert on_the_stand_in() == 0
+    assert re.search(
+        r"row tiny-small: no time left, as its test alone .* call again", capsys.readouterr().out
+    )
+    assert not (small_gpu / "runs" / "tiny-small-seed0").exists() and not found()["row tiny-small"]["done"]
+
+
+def test_make_gpu_without_a_gpu_is_a_sentence(small_gpu, monkeypatch):
+    monkeypatch.setattr(devices, "available", lambda: ["cpu"])
+    with pytest.raises(SystemExit, match=r"^There is no GPU here.*Colab.*--device cpu.*\.$") as stop:
+        gpu.main([])
+    assert "\n" not in stop.value.code
+
+
+def test_make_gpu_without_data_takes_drawn_ones(small_gpu, monkeypatch, capsys):
+    def missing(*_, **__):
+        raise MissingDataset("It is not here.")
+
+    def unreachable(*_, **__):
+        raise ConnectionError("There is no network.")
+
+    monkeypatch.setattr(Recipe, "examples", missing)
+    monkeypatch.setattr(gpu, "fetch", unreachable)
+    monkeypatch.setattr(gpu, "WITHOUT_DATA", TINY.name)
+    assert gpu._row(None).name == TINY.name
+    assert re.search(f"The row is {TINY.name}.*There is no network", capsys.readouterr().out)
+    with pytest.raises(SystemExit, match="It is not here"):
+        gpu._row(TINY.name)
