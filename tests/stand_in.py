@@ -79,10 +79,10 @@ class Waits(Counter[str]):
 
     def note(self, reason: str) -> None:
         if self.on:
-            self[f"{self._place()}: {reason}"] += 1
+            self[f"{self.place()}: {reason}"] += 1
 
     @staticmethod
-    def _place() -> str:
+    def place() -> str:
         """The innermost function of the project that is at work, else of the tests."""
         frame, test = sys._getframe(), "somewhere"
         while frame is not None:

@@ -4,17 +4,22 @@ import dataclasses
 import json
 import re
 from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchgen
+import yaml
 from conftest import cross
 from safetensors.torch import load_file
-from stand_in import NAME, StandIn
+from stand_in import NAME, StandIn, Waits, on_card, tensors_in
 from test_cli import ROWS, TINY, photograph, run
 from test_cli import tiny as catalogue  # noqa: F401  (a fixture)
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tools import gpu
 from u2learn import devices, records, studies, tasks, training
@@ -184,16 +189,52 @@ def test_nothing_of_it_is_left_behind():
 # --- training -----------------------------------------------------------------------------------------------
 
 
+class Used(TorchDispatchMode):
+    """Notes the kernels that work on the stand-in, and the places where one gives numbers of 64 bits."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernels, self.double = set(), set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if any(map(on_card, tensors_in(args, kwargs))):
+            self.kernels.add(func.name().removeprefix("aten::"))
+            if any(x.dtype == torch.float64 for x in tensors_in(out)):
+                self.double.add(Waits.place())
+        return out
+
+
+@cache
+def kernels_of(device: str) -> set[str]:
+    """The operations that PyTorch has a kernel for there, or makes of others, as its own list says."""
+    listed = Path(torchgen.__file__).parent / "packaged" / "ATen" / "native" / "native_functions.yaml"
+    functions = yaml.load(listed.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    entries = {entry["func"].partition("(")[0]: entry for entry in functions}
+    here = set()
+    for name, entry in entries.items():
+        dispatch = entries[entry.get("structured_delegate", name)].get("dispatch")
+        if dispatch is None or any(device in key or "Composite" in key for key in dispatch):
+            here.add(name)
+    return here
+
+
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_training_is_that_of_the_cpu(name, tmp_path):
-    """Batches, augmentation, loss, steps, running mean, evaluation, checkpoint: the same bits."""
+    """Batches, augmentation, loss, steps, running mean, evaluation, checkpoint: the same bits.
+
+    And nothing of it is what Apple's GPU lacks: kernels of some operations, and numbers of 64 bits, but for
+    one place that asks which GPU it is.
+    """
     trained(name, tmp_path / "cpu", "cpu")
-    with StandIn():
+    with StandIn(), Used() as used:
         model = trained(name, tmp_path / "card", "cuda")
         assert next(model.parameters()).is_cuda
     assert same_files(tmp_path / "cpu", tmp_path / "card")
     logs = [(tmp_path / device / "log.jsonl").read_text() for device in ("cpu", "card")]
     assert logs[0] == logs[1] and "loss" in logs[0]
+    assert len(used.kernels) > 60 and used.kernels - kernels_of("MPS") == set()
+    assert used.double == {"augment.sample_batch"}
 
 
 def test_a_run_goes_on_on_another_device(tmp_path, monkeypatch):
@@ -291,6 +332,7 @@ def test_the_images_chosen_ahead_are_an_endless_stream_of_epochs():
 # --- tests, commands ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("catalogue")
 def test_commands_give_on_it_what_they_give_on_the_cpu(tmp_path, capsys):
     """train, evaluate with a record, predict and benchmark, each with --device."""
@@ -314,6 +356,7 @@ def test_commands_give_on_it_what_they_give_on_the_cpu(tmp_path, capsys):
     assert f"{TINY.name} on {NAME}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("catalogue")
 def test_published_weights_are_tested_on_it(tmp_path, monkeypatch, capsys):
     recipe = Recipe(
@@ -368,6 +411,19 @@ def test_maps_of_16_bits_are_resized_in_32_on_a_gpu(monkeypatch, fast):
     assert set(seen) == {torch.float32} and larger.dtype == x.grad.dtype == fast and float(x.grad) == 4096
 
 
+@pytest.mark.parametrize(("kind", "last"), [("cpu", True), ("mps", False)])
+def test_maps_lie_channel_by_channel_on_apples_gpu(tmp_path, monkeypatch, kind, last):
+    """PyTorch's issue 175189: with channels last, the gradients of a batch norm are wrong there."""
+    monkeypatch.setattr(devices, "kind_of", lambda device: kind)
+    run, seen = Run(VESSELS, tmp_path, "cpu"), []
+    for module in run.model.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.Conv2d)):
+            module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    run.step(*TrainingData(VESSELS, EYES, "cpu").batch(0))
+    kernels = [p for p in run.model.parameters() if p.ndim == 4 and min(p.shape) > 1]
+    assert len(seen) > 10 and all(x.is_contiguous() != last for x in (*seen, *kernels))
+
+
 def test_training_memory_is_that_of_this_training(tmp_path, monkeypatch):
     """Neither that of an earlier run in this process, nor that of a test on whole images."""
     held = {"peak": 5_000}
@@ -393,6 +449,7 @@ def test_training_memory_is_that_of_this_training(tmp_path, monkeypatch):
     assert position["memory"] == 70
 
 
+@pytest.mark.slow
 def test_the_tenth_model_of_a_process_is_compiled_too(monkeypatch):
     """The compiler keeps eight graphs of a piece of code, and then goes on without compiling, silently."""
     graphs, compiler = [], torch.compile
@@ -446,6 +503,7 @@ def found() -> dict:
     return json.loads(gpu._path().read_text(encoding="utf-8"))[NAME]
 
 
+@pytest.mark.slow
 def test_make_gpu_keeps_what_it_found_and_goes_on(small_gpu, monkeypatch, capsys):
     monkeypatch.setattr(gpu, "_test_seconds", lambda order: order.left - 0.02)
     assert on_the_stand_in() == 0

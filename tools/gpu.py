@@ -29,7 +29,7 @@ from u2learn import records, studies, training
 from u2learn.benchmark import benchmark
 from u2learn.data.download import fetch
 from u2learn.data.local import MissingDataset
-from u2learn.devices import channels_last, device_name, kind_of, mixed_precision, pick_device, wait
+from u2learn.devices import device_name, kind_of, laid_out, layout, mixed_precision, pick_device, wait
 from u2learn.files import write_text
 from u2learn.measure import measure, speed
 from u2learn.models.conv import parameters, resize_like
@@ -241,7 +241,7 @@ def frames(order: Order, net: str) -> tuple[Found, str]:
     """
     drawn: dict[str, Any] = {"dataset": "objects", "protocol": "", "data_options": THINGS, "square": SIDE}
     recipe = dataclasses.replace(published(net), crop=(SIDE, SIDE), **drawn)
-    model = channels_last(recipe.build_model().eval().to(order.device))
+    model = laid_out(recipe.build_model().eval().to(order.device))
     alone = {"float32": _rate(model, order)}
     if fast := _fast(order.device):
         with mixed_precision(order.device):
@@ -264,7 +264,7 @@ def frames(order: Order, net: str) -> tuple[Found, str]:
 @torch.no_grad()
 def _rate(model: nn.Module, order: Order) -> float:
     """Images a second that go through the network one by one."""
-    image = torch.rand(1, 3, SIDE, SIDE, device=order.device).contiguous(memory_format=torch.channels_last)
+    image = torch.rand(1, 3, SIDE, SIDE, device=order.device).contiguous(memory_format=layout(order.device))
     for _ in range(3):  # in the first ones, kernels are chosen
         model(image)
     wait(order.device)
@@ -299,7 +299,7 @@ def _test_seconds(order: Order) -> float:
     recipe, task = order.row, TASKS[order.row.task]
     parts = ("test", "train") if recipe.task == "binary" else ("test",)
     images = sum(len(recipe.examples(part)) for part in parts) * len(task.passes(recipe))
-    model = channels_last(recipe.build_model().eval().to(order.device))
+    model = laid_out(recipe.build_model().eval().to(order.device))
     return 15 + 1.5 * images / speed(model, recipe)["frames_per_second"]
 
 

@@ -41,9 +41,20 @@ def kind_of(device: str) -> str:
     return torch.device(device).type
 
 
-def channels_last(model: nn.Module) -> nn.Module:
-    """The model with its kernels laid out pixel by pixel: 1.6 times as fast on a CPU, faster on a GPU too."""
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch forgot to say so
+def layout(device: str) -> torch.memory_format:
+    """How maps and kernels lie in memory: pixel by pixel, 1.6 times as fast on a CPU, faster on a GPU too.
+
+    Channel by channel on Apple's, where the way back of a batch norm fails or is wrong otherwise.
+
+    Source: PyTorch's issue 175189.
+    """
+    return torch.contiguous_format if kind_of(device) == "mps" else torch.channels_last
+
+
+def laid_out(model: nn.Module) -> nn.Module:
+    """The model with its kernels in the `layout` of the device on which it is."""
+    device = str(next(model.parameters()).device)
+    return model.to(memory_format=layout(device))  # type: ignore[call-overload]  # torch forgot to say so
 
 
 def compiled(model: nn.Module, recipe: Recipe, device: str) -> Callable[[Tensor], list[Tensor]]:

@@ -30,11 +30,12 @@ from u2learn.console import hide_bar
 from u2learn.data.augment import Augmentation
 from u2learn.data.example import Example
 from u2learn.devices import (
-    channels_last,
     compiled,
     device_name,
     forget_peak,
     kind_of,
+    laid_out,
+    layout,
     mixed_precision,
     peak_memory,
     pick_device,
@@ -210,7 +211,7 @@ class Run:
             self.model.load_state_dict(with_prefix(saved[0], "raw." if recipe.ema else "model."))
         if recipe.start:
             freeze_folded_norms(self.model)  # told by their numbers, so a resumed run finds them again
-        self.model = channels_last(self.model.to(device)).train()
+        self.model = laid_out(self.model.to(device)).train()
         self.forward = compiled(self.model, recipe, device)
         self.averaged = copy.deepcopy(self.model) if recipe.ema else self.model
         self.optimiser = optimiser(recipe, self.model)
@@ -237,7 +238,7 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate(self.iteration)
         with self.autocast:
-            outputs = self.forward(images.contiguous(memory_format=torch.channels_last))
+            outputs = self.forward(images.contiguous(memory_format=layout(self.device)))
         loss = self.loss([x.float() for x in outputs], target)
         self.optimiser.zero_grad()
         self.scaler.scale(loss).backward()

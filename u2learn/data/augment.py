@@ -337,7 +337,8 @@ def _read_nearest(labels: Pixels, index: Tensor, y: Tensor, x: Tensor) -> Tensor
     y, x = y.round().long(), x.round().long()
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     place = torch.where(inside, start + y * width + x, start)
-    return torch.where(inside, labels.values.take(place), IGNORE)
+    seen = labels.values.index_select(0, place.flatten())  # Apple's GPU has no `take`
+    return torch.where(inside, seen.view_as(place), IGNORE)
 
 
 def _read_bilinear(images: Pixels, index: Tensor, y: Tensor, x: Tensor) -> Tensor:
