@@ -71,4 +71,5 @@ def resize_like(x: Tensor, like: Tensor) -> Tensor:
     if x.shape[-2:] == like.shape[-2:]:
         return x
     wide = x.float() if x.dtype.itemsize < 4 and x.device.type != "cpu" else x
-    return F.interpolate(wide, size=like.shape[-2:], mode="bilinear", align_corners=False).to(x.dtype)
+    up = F.interpolate(wide, size=like.shape[-2:], mode="bilinear", align_corners=False)
+    return up.to(x.dtype)
