@@ -47,6 +47,7 @@ COMMANDS = [
     ["predict"],
     ["reproduce"],
     ["report"],
+    ["check"],
 ]
 
 

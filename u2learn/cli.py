@@ -15,7 +15,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from u2learn import benchmark as benchmarks
-from u2learn import devices, inference, measure, records, studies, tables, training
+from u2learn import devices, inference, measure, protocols, records, studies, tables, training
 from u2learn.console import print_anywhere
 from u2learn.data import catalogue, download, local
 from u2learn.data.drawn.cells import write_slides
@@ -25,9 +25,10 @@ from u2learn.data.linter import lint, lint_folder
 from u2learn.data.new import create, left_out
 from u2learn.data.published import PUBLISHED, published_for
 from u2learn.files import write_text
+from u2learn.metrics.possible import SCORES
 from u2learn.predicting import predict_files
 from u2learn.recipe import Recipe, with_settings
-from u2learn.reported import reported_for
+from u2learn.reported import SETS, reported_for
 from u2learn.studies.held_out import held_out, without_test_labels
 from u2learn.studies.own import for_images, starting_from
 from u2learn.studies.u2net import MODELS, published
@@ -337,6 +338,17 @@ def report(options: argparse.Namespace) -> None:
     print(f"Written: {names}." if stale else "All tables are up to date.")
 
 
+def check(options: argparse.Namespace) -> None:
+    """Which protocols of a retinal set can have produced scores that somebody printed."""
+    printed: dict[str, str] = {}
+    for text in options.scores:
+        name, equals, value = text.partition("=")
+        if not equals or name in printed:
+            raise ValueError(f"{text!r} is not one more score: write each once, as dice=0.824.")
+        printed[name] = value
+    print(protocols.check_table(options.set, printed))
+
+
 def _record_name(record: dict) -> str:
     name = f"{record['recipe']['name']}-seed{record['seed']}"
     return f"{name}-at-{record['unfinished']}" if "unfinished" in record else name
@@ -607,6 +619,22 @@ def _parser() -> argparse.ArgumentParser:
         "--root", type=Path, default=Path(), help="the project's folder (default: the current one)"
     )
     sub.add_argument("--check", action="store_true", help="only say whether all is up to date")
+
+    sub = command(
+        commands,
+        "check",
+        check,
+        "ask printed scores of a retinal set which protocols can have produced them",
+        "u2learn check drive accuracy=0.9561 sensitivity=0.8104 specificity=0.9773",
+    )
+    sub.add_argument("set", choices=sorted(SETS), help="the data set; it need not be here")
+    sub.add_argument(
+        "scores",
+        nargs="+",
+        metavar="SCORE=VALUE",
+        help=f"{', '.join(SCORES)} (mdice, miou: mean of vessel and background), with the digits that are "
+        "printed: 0.956; or in percent 95.6 or 95.6%%",
+    )
     return parser
 
 

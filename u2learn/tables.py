@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from u2learn import studies
+from u2learn import protocols, studies
 from u2learn.comparison import (
     BINSEG,
     NAMES,
@@ -468,6 +468,8 @@ GENERATED: dict[str, Callable[[], str]] = {
     "mislabelled": mislabelled_table,
     "paddle-dice": paddle_dice_table,
     "corrected": corrected_value,
+    "possible": protocols.possible_rows,
+    "possible-summary": protocols.possible_summary,
 }
 NUMBER = re.compile(r"(\d+\.(\d+))<!-- ([\w-]+) / ([\w ,+]+) / (\w+) -->")
 
