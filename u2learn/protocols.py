@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import functools
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -130,14 +131,14 @@ def check_table(dataset: str, printed: Mapping[str, str]) -> str:
     """The answers as plain text: a line a protocol, then what they come to."""
     answers = check(dataset, printed)
     out = [f"{SETS[dataset]}: " + ", ".join(f"{name} {text}" for name, text in printed.items())]
-    out.append(f"{'test images of':30}{'region':15}{'scores are':16}answer")
-    for one in answers:
-        images = f"{one.protocol.split} ({len(one.protocol.images)})"
-        region, pool = REGIONS[one.protocol.region], POOLS[one.protocol.pool]
-        out.append(f"{images:30}{region:15}{pool:16}{one.state:17}{one.because}".rstrip())
+    for split, images in splits(dataset).items():
+        out.append(f"test images of {split} ({len(images)})")
+        for one in (answer for answer in answers if answer.protocol.split == split):
+            region, pool = REGIONS[one.protocol.region], POOLS[one.protocol.pool]
+            out.append(f"  {region:15}{pool:16}{one.state:17}{one.because}".rstrip())
     if dataset in ("stare", "chase"):
         out.append(f"{SETS[dataset]} comes without a field of view; this one is our own definition.")
-    return "\n".join([*out, _conclusion(answers)])
+    return "\n".join([*out, textwrap.fill(_conclusion(answers), 84)])
 
 
 def _conclusion(answers: list[Answer]) -> str:

@@ -114,7 +114,7 @@ def printed_as(text: str) -> Interval:
     Raises:
         ValueError: no such number; one above 100 %; or 0 or 1 without %, which may be either.
     """
-    if not re.fullmatch(r"\d+(\.\d+)?%?", text):
+    if not re.fullmatch(r"(\d+|\d*\.\d+)%?", text):
         raise ValueError(f"{text!r} is no score: write it as it is printed, as 0.956, 95.6 or 95.6%.")
     digits = text.rstrip("%")
     value, step = float(digits), 10.0 ** -len(digits.partition(".")[2])
