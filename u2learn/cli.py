@@ -16,7 +16,9 @@ from tqdm.auto import tqdm
 
 from u2learn import benchmark as benchmarks
 from u2learn import devices, inference, measure, protocols, records, studies, tables, training
+from u2learn.benchmark import training_speed
 from u2learn.console import print_anywhere
+from u2learn.costs import duration, operations, training_flops
 from u2learn.data import catalogue, download, local
 from u2learn.data.drawn.cells import write_slides
 from u2learn.data.example import listed
@@ -34,7 +36,7 @@ from u2learn.studies.own import for_images, starting_from
 from u2learn.studies.u2net import MODELS, published
 from u2learn.tasks import TASKS
 
-SEEDS = 5
+A_MINUTE = 5e12  # operations that a core does in about a minute: nobody need be told what fewer cost
 OFFICIAL = "official"  # in place of a file: the weights that were published for the recipe
 NEW_ANSWERS = (
     *("classes", "instances", "soft", "saliency", "exif"),
@@ -270,12 +272,12 @@ def reproduce(options: argparse.Namespace) -> None:
         return
     names = studies.suites().get(options.suite, (options.suite,))
     runs = [scorable(studies.get(name, seed=seed)) for seed in range(options.seeds) for name in names]
+    print(what_it_costs([recipe for recipe in runs if not recorded(recipe)], options.device), flush=True)
     end = time.monotonic() + 60 * options.minutes
     for done, recipe in enumerate(runs):
         print(f"{done + 1} of {len(runs)}: {recipe.name}, seed {recipe.seed}", flush=True)
         records.forget()  # another process may have written one
-        record = records.records().get(f"{recipe.name}-seed{recipe.seed}")
-        if record and records.is_current(record):
+        if recorded(recipe):
             continue
         shared = studies.training_of(recipe)
         folder = records.runs_folder() / f"{shared.name}-seed{shared.seed}"
@@ -295,6 +297,32 @@ def reproduce(options: argparse.Namespace) -> None:
     for dataset, recipe in whole.items():
         if all(example.second is not None for example in recipe.examples("test")):
             records.write_record(f"{dataset}-second-observer", measure.measure_second_observer(recipe))
+
+
+def recorded(recipe: Recipe) -> bool:
+    """Has this run a record, of the recipe as it is today?"""
+    record = records.records().get(f"{recipe.name}-seed{recipe.seed}")
+    return record is not None and records.is_current(record)
+
+
+def what_it_costs(runs: list[Recipe], device: str | None) -> str:
+    """One sentence: what is left to train of these runs, in operations, and in hours of this machine."""
+    if not runs:
+        return "Nothing to do: all runs have a record."
+    trainings = list({(it.name, it.seed): it for it in map(studies.training_of, runs)}.values())
+    left = 0
+    for recipe in trainings:
+        log = training.read_log(records.runs_folder() / f"{recipe.name}-seed{recipe.seed}")
+        done = max((line["iteration"] for line in log), default=0)
+        left += training_flops(recipe) - training_flops(recipe, done)
+    text = f"Runs without a record: {len(runs)}. Their training: {operations(left)}"
+    if left < A_MINUTE or trainings[0].start:
+        return f"{text}."
+    name, speed = trainings[0].name, training_speed(trainings[0], device)
+    return (
+        f"{text}; at {speed / 1e12:.2g} TFLOP a second, as {name} trains here for some seconds now, about "
+        f"{duration(left / speed)}. What is stopped goes on later."
+    )
 
 
 def reproduce_side_by_side(options: argparse.Namespace) -> None:
@@ -578,10 +606,12 @@ def _parser() -> argparse.ArgumentParser:
         "reproduce",
         reproduce,
         "train and score all runs of a suite; what has a record is skipped, what was stopped goes on",
-        "u2learn reproduce retina-small",
+        "u2learn reproduce retina-small --seeds 5",
     )
     sub.add_argument("suite", help=f"a suite ({', '.join(studies.suites())}) or one recipe")
-    sub.add_argument("--seeds", type=int, default=SEEDS, help=f"how many seeds (default {SEEDS})")
+    sub.add_argument(
+        "--seeds", type=int, default=1, help="how many seeds (default 1; the tables of our own nets have 5)"
+    )
     sub.add_argument(
         "--minutes", type=float, default=math.inf, help="stop after that long (default: when done)"
     )

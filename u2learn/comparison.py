@@ -280,7 +280,7 @@ def _weights(recipe: Recipe) -> str:
     test = dataclasses.replace(recipe, name="", loss=loss, row={})
     size, operations = _of_test(test.to_json(), TESTED[recipe.dataset][1])
     seconds = TESTED[recipe.dataset][0] * operations / CORE
-    return f"{size / 1e6:.0f} MB, {_time(seconds)} of a core"
+    return f"{size / 1e6:.0f} MB, {costs.duration(seconds)} of a core"
 
 
 @cache
@@ -294,17 +294,7 @@ def _of_test(recipe: str, shape: tuple[int, int] | None) -> tuple[int, int]:
 def _training(recipe: Recipe) -> str:
     """How long a training takes on a card of Colab, and here."""
     operations = costs.training_flops(recipe)
-    return f"T4: {_time(operations / T4)}, a core: {_time(operations / CORE)}"
-
-
-def _time(seconds: float) -> str:
-    """As "4 minutes", "0.9 h", "12 days"."""
-    if seconds < 3000:
-        return f"{max(1, round(seconds / 60))} min"
-    hours = seconds / 3600
-    if hours < 100:
-        return f"{hours:.{int(hours < 10)}f} h"
-    return f"{hours / 24:,.0f} days"
+    return f"T4: {costs.duration(operations / T4)}, a core: {costs.duration(operations / CORE)}"
 
 
 def number(value: float, like: str, sign: str = "") -> str:

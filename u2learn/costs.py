@@ -129,3 +129,17 @@ def training_memory(recipe: Recipe, images: int) -> int:
             loss = LOSSES[recipe.loss](model(x), TASKS[recipe.task].target(labels))
     del loss
     return 3 * sum(weights.values()) + sum(storage.nbytes() for storage in kept.values())
+
+
+def duration(seconds: float) -> str:
+    """A time to plan with, as "4 min", "0.9 h" or "12 days"."""
+    if seconds < 3000:
+        return f"{max(1, round(seconds / 60))} min"
+    hours = seconds / 3600
+    return f"{hours:.{int(hours < 10)}f} h" if hours < 100 else f"{hours / 24:,.0f} days"
+
+
+def operations(count: float) -> str:
+    """A number of operations, as "0.7 TFLOP" or "12 PFLOP"."""
+    value, unit = (count / 1e15, "PFLOP") if count >= 1e15 else (count / 1e12, "TFLOP")
+    return f"{value:,.{int(value < 10)}f} {unit}"
