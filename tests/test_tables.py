@@ -157,7 +157,7 @@ def line_of(metric: str, value: str, unit: str, ours: float | None) -> compariso
         value=value,
         unit=unit,
         sources=("a page",),
-        ours=None if ours is None else (ours, 0.0, 1),
+        trained=None if ours is None else (ours, 0.0, 1),
         missing="weights",
         why=lambda: "176 MB",
     )
@@ -185,7 +185,7 @@ def test_a_short_training_and_a_computed_value_are_states_of_their_own():
     line = line_of("Dice", "79.56", "%", None)
     short = dataclasses.replace(line, short=(78.9, 0.0, 1), share=1 / 40)
     assert short.verdict == "*short training*: 78.90 (1/40)" and short.difference is None
-    whole = dataclasses.replace(short, ours=(79.5, 0.0, 1))
+    whole = dataclasses.replace(short, trained=(79.5, 0.0, 1))
     assert whole.state == "reproduced"  # a whole training counts before a short one
     computed = dataclasses.replace(line, follows=lambda: 79.5)
     assert computed.verdict == "**computed**" and computed.computed == 79.5
@@ -269,11 +269,11 @@ def test_weights_of_others_count_as_ours_only_while_the_recipe_is_the_same(folde
     record = made_up("drive-fcn-ce", 0, 0.79)
     official = {"official": record["recipe"], "scores": record["scores"]}
     records.write_record("drive-fcn-ce-official", official)
-    assert len(records.all_of("drive-fcn-ce")) == 1 and records.of_recipe("drive-fcn-ce") == []
+    assert len(records.official_of("drive-fcn-ce")) == 1 and records.of_recipe("drive-fcn-ce") == []
     records.write_record(
         "drive-fcn-ce-official", official | {"official": record["recipe"] | {"iterations": 7}}
     )
-    assert records.all_of("drive-fcn-ce") == []
+    assert records.official_of("drive-fcn-ce") == []
 
 
 def test_speeds_on_other_cards_are_not_comparable(folder):

@@ -131,16 +131,15 @@ def row(recipe: str) -> str:
     chosen = [one for one in lines() if one.recipe == recipe]
     if not chosen:
         raise LookupError(f"{recipe!r} answers to no reported row; `u2learn evaluate` scores its run.")
-    head = ("metric", "reported", "ours", "Δ", "state")
-    rows = [head]
+    rows = [("metric", "reported", "their weights", "trained here", "Δ", "state")]
     for one in chosen:
         sign = "–" if one.difference is None else number(one.difference, one.value, "+")
-        ours = one.ours if one.computed is None else (one.computed, 0.0, 1)
-        cells = (one.metric, one.value + UNITS[one.unit], _mean(ours, one.value), sign)
-        rows.append((*cells, one.verdict.replace("*", "")))
-    widths = [max(len(cells[i]) for cells in rows) for i in range(4)]
+        trained = one.trained if one.computed is None else (one.computed, 0.0, 1)
+        cells = (_mean(one.official, one.value), _mean(trained, one.value), sign)
+        rows.append((one.metric, one.value + UNITS[one.unit], *cells, one.verdict.replace("*", "")))
+    widths = [max(len(cells[i]) for cells in rows) for i in range(5)]
     title = f"{chosen[0].dataset}, {chosen[0].group}: {chosen[0].system}"
-    table = ("  ".join([*(f"{c:{w}}" for c, w in zip(r, widths, strict=False)), r[4]]) for r in rows)
+    table = ("  ".join([*(f"{c:{w}}" for c, w in zip(r, widths, strict=False)), r[5]]) for r in rows)
     return "\n".join([title, *table])
 
 
@@ -212,12 +211,12 @@ def _proved() -> Iterator[tuple[str, str, str]]:
                 f"{largest:.0f} in a pixel",
                 f"u2learn evaluate --maps {name}",
             )
-    tested = [one for one in everything if one.ours and one.recipe and not of_recipe(one.recipe)]
+    tested = [one for one in everything if one.official]
     for recipe in dict.fromkeys(one.recipe for one in tested):
         found = [one for one in tested if one.recipe == recipe]
         yield (
             f"{found[0].system} on {found[0].dataset}, their weights: ours (reported)",
-            ", ".join(f"{one.metric} {_mean(one.ours, one.value)} ({one.value})" for one in found),
+            ", ".join(f"{one.metric} {_mean(one.official, one.value)} ({one.value})" for one in found),
             f"u2learn evaluate --weights official --recipe {recipe}",
         )
     dice = [one for one in everything if (one.group, one.metric) == (OPENMMLAB, "Dice")]
