@@ -20,7 +20,7 @@ from PIL import Image
 from test_data_retina import make_drive
 
 import u2learn
-from u2learn import cli, measure, records, studies, tables, tasks, training
+from u2learn import cli, costs, measure, records, studies, tables, tasks, training
 from u2learn.data.augment import Augmentation
 from u2learn.data.catalogue import Archive
 from u2learn.data.example import Example
@@ -47,6 +47,7 @@ COMMANDS = [
     ["predict"],
     ["reproduce"],
     ["report"],
+    ["check"],
 ]
 
 
@@ -288,6 +289,33 @@ def test_reproduce_skips_what_is_done_and_goes_on(tiny, capsys, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         run("reproduce", "tiny-small", "--seeds", 3)
     assert trained == [2]
+
+
+def test_reproduce_trains_one_seed_and_says_first_what_it_costs(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "A_MINUTE", 0)
+    run("reproduce", "tiny-small", "--minutes", 0)
+    out = capsys.readouterr().out
+    first, _, rest = out.partition("1 of 1: tiny-small, seed 0")
+    assert first.startswith("Runs without a record: 1. Their training: 0.0 TFLOP; at ")
+    assert "as tiny-small trains here for some seconds now, about 1 min" in first and "Time is up" in rest
+    whole = costs.training_flops(studies.get("tiny-small"))
+    left = []
+    monkeypatch.setattr(cli, "operations", lambda count: left.append(count) or "some")
+    run("reproduce", "tiny-small")  # goes on, and only what is left is told
+    done = max(line["iteration"] for line in training.read_log(tiny / "runs" / "tiny-small-seed0"))
+    assert done == 12 and 0 < left[0] < whole
+    run("reproduce", "tiny-small")
+    assert "Nothing to do: all runs have a record." in capsys.readouterr().out
+    assert len(left) == 1 and len(records.of_recipe("tiny-small")) == 1
+
+
+def test_one_training_of_several_tests_is_told_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("U2LEARN_RUNS", str(tmp_path))
+    monkeypatch.setattr(cli, "training_speed", lambda recipe, device: 1e12)
+    rows = [studies.get(f"{name}-u2net-small") for name in ("duts", "ecssd", "sod")]
+    said = cli.what_it_costs(rows, "cpu")
+    whole = costs.operations(costs.training_flops(rows[0]))
+    assert said.startswith(f"Runs without a record: 3. Their training: {whole}; at 1 TFLOP a second")
 
 
 def test_reproduce_does_again_what_an_older_recipe_did(tiny, monkeypatch):
@@ -765,7 +793,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_cli
-from u2learn import cli, measure, records, studies
+from u2learn import cli, costs, measure, records, studies
 from u2learn.recipe import Recipe
 measure.SPEED_SECONDS = 0.05
 studies.all_recipes = lambda: {{test_cli.TINY.name: test_cli.TINY}}

@@ -1,5 +1,6 @@
 """The tables "reported and ours": every reported number once, its state, and the files that show them."""
 
+import dataclasses
 import json
 import random
 import re
@@ -9,7 +10,7 @@ import pytest
 from conftest import ROOT
 from test_results import made_up
 
-from u2learn import recipes, records, reported, tables, tasks
+from u2learn import comparison, recipes, records, reported, tables, tasks
 from u2learn.markdown import NO_BREAK
 
 # --- the table of the README --------------------------------------------------------------------------------
@@ -32,18 +33,30 @@ def cells(table: str, title: str) -> list[list[str]]:
 
 
 def test_table_of_reported_and_ours(table):
-    assert cells(table, "UNet-S5-D16") == [["79.56", "82.84", "80.47"]]
-    assert cells(table, "W-Net") == [["82.8", "83.9", "82.0"]]
+    assert cells(table, "UNet-S5-D16") == [["79.56", "**82.84**", "**80.47**"]]
+    assert cells(table, "Little W-Net") == [["**82.8**", "83.9", "**82.0**"]]
     spread = statistics.stdev([80, 80.1, 80.2])
-    image, field = cells(table, "ours (mean")
-    assert image == [f"**{m:.2f}** ± {spread:.2f}" for m in (80.1, 82.1, 79.1)]
-    assert field == [f"**{m:.2f}** ± {spread:.2f}" for m in (82.1, 84.1, 81.1)]  # the third protocol
+    image, field = cells(table, "`SET-small`")
+    assert image == [f"**80.10** ± {spread:.2f}", f"82.10 ± {spread:.2f}", f"79.10 ± {spread:.2f}"]
+    # the third protocol; the best value of a column is bold, whoever's it is
+    assert field == [f"82.10 ± {spread:.2f}", f"**84.10** ± {spread:.2f}", f"81.10 ± {spread:.2f}"]
     assert [row[0] for row in cells(table, "second human observer")] == ["77.77", "78.77"]
-    assert cells(table, "seeds") == [["3", "3", "3"]]
+    assert cells(table, "seeds")[-1] == ["3", "3", "3"]
     assert cells(table, "parameters")[-1] == ["76,543"] * 3
     assert cells(table, "seconds") == [["300"] * 3]
     assert cells(table, "training: operations") == [["21 TFLOP"] * 3]
     assert cells(table, "one image") == [["17 GFLOP"] * 3]
+
+
+def test_one_value_a_column_and_protocol_is_bold(table):
+    for title in ("UNet-S5-D16", "Little W-Net"):
+        lines = table.splitlines()
+        start = next(i for i, line in enumerate(lines) if title in line)
+        rows = [line.strip("|").split("|")[1:] for line in lines[start : start + 3]]
+        for column in zip(*rows, strict=True):
+            values = [float(re.match(r"[\d.]+", cell.strip(" *"))[0]) for cell in column if "–" not in cell]
+            bold = [float(cell.split("**")[1]) for cell in column if "**" in cell]
+            assert bold == [max(values)]
 
 
 def test_the_table_is_markdown(table):
@@ -59,6 +72,7 @@ def test_a_missing_human_is_a_dash(table):
 def test_a_table_without_records_says_so_and_invents_nothing(folder):
     table = tables.retina_table()
     assert cells(table, "`SET-small`") == [["not run yet"] * 3] * 2
+    assert cells(table, "Little W-Net") == [["**82.8**", "**83.9**", "**82.0**"]]
     assert cells(table, "parameters")[-1] == ["–"] * 3
     with pytest.raises(LookupError, match="drive-small"):
         records.mean_and_spread("drive-small", "image")
@@ -69,46 +83,56 @@ def test_a_table_without_records_says_so_and_invents_nothing(folder):
 CHAPTER = ROOT / "book" / "chapters" / "reported-and-ours.ipynb"
 
 
-def chapter_rows() -> list[list[str]]:
-    """The cells of all table rows of the chapter."""
+def chapter_tables() -> list[list[list[str]]]:
+    """The chapter's tables in its text: rows of cells, the head first, without the line of dashes."""
     notebook = json.loads(CHAPTER.read_text(encoding="utf-8"))
     text = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-    rows = [line for line in text.replace(NO_BREAK, " ").splitlines() if line[:1] == "|"]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    found, last = [], False
+    for row in text.replace(NO_BREAK, " ").splitlines():
+        if row[:1] == "|":
+            if not last:
+                found.append([])
+            if not re.fullmatch(r"[|\s:-]+", row):
+                found[-1].append([cell.strip() for cell in row.strip("|").split("|")])
+        last = row[:1] == "|"
+    return found
 
 
 def test_every_reported_number_is_on_the_page_with_its_source():
-    pages = {row[1]: row[0] for row in chapter_rows() if len(row) == 3}
-    by_value = {}
-    for row in chapter_rows():
-        if len(row) >= 7:
-            for cell in row:
-                by_value.setdefault(cell.split()[0], []).append(row)
+    """In the column of its metric, on the line of its system, with the letter of its page."""
+    everything = chapter_tables()
+    pages = {row[1]: row[0] for table in everything for row in table if len(row) == 3}
+    cells = set()  # (metric, value, letter)
+    for head, *rows in everything:
+        if head[-1] == "pages":
+            for row in rows:
+                for metric, cell in zip(head, row, strict=True):
+                    cells |= {(metric, cell.split()[0], letter) for letter in row[-1].split() if cell}
+        if head[-1] == "page":  # what stands under another name
+            cells |= {(row[1].split(", ")[1], row[2], row[-1]) for row in rows}
     for due in reported.reported():
-        found = [
-            row
-            for row in by_value.get(due["value"], []) + by_value.get(due["value"] + "0", [])
-            if due["metric"] in row and pages[due["source"]] in row[-1].split()
-        ]
-        assert found, due
+        found = {(due["metric"], due["value"] + more, pages[due["source"]]) for more in ("", "0")}
+        assert found & cells, due
 
 
 def test_no_reported_number_is_there_twice_and_none_is_lost():
     lines = tables.lines()
     keys = [(line.dataset, line.system, line.metric, float(line.value)) for line in lines]
     assert len(keys) == len(set(keys))
+    assert len({key[:3] for key in keys}) == len(keys)  # a system has one value of a metric on a set
     counted = 0
     for line in lines:
         size = re.search(r"\d+x\d+.*", line.system)
         for row in reported.reported():
             name = row["head"] or row["model"]
+            loss = comparison.NAMES.get(row["loss"], row["loss"])
             counted += bool(
                 (row["dataset"] or "any") == line.dataset
                 and (row["metric"], float(row["value"])) == (line.metric, float(line.value))
                 and row["source"] in line.sources
                 and row["group"] == line.group
-                and line.system.split(", ")[0] == tables.NAMES.get(name, name)
-                and (not row["head"] or line.system.endswith(tables.NAMES.get(row["loss"], row["loss"])))
+                and line.system.split(", ")[0] == comparison.NAMES.get(name, name)
+                and (not row["head"] or line.system.removesuffix(" (corrected later)").endswith(loss))
                 and (row["head"] or row["variant"] == (size[0] if size else ""))
             )
     assert counted == len(reported.reported())
@@ -116,7 +140,7 @@ def test_no_reported_number_is_there_twice_and_none_is_lost():
 
 def test_every_unet_row_of_openmmlab_and_paddleseg_has_its_recipe():
     for line in tables.lines():
-        if line.group in ("UNet-S5-D16 (OpenMMLab)", "UNet (PaddleSeg)") and "corrected" not in line.reason:
+        if line.group in ("UNet-S5-D16 (OpenMMLab)", "UNet (PaddleSeg)") and "corrected" not in line.system:
             assert line.metric in reported.reported_for(recipes.get(line.recipe)), line
             assert line.value in reported.reported_for(recipes.get(line.recipe)).values(), line
 
@@ -124,8 +148,8 @@ def test_every_unet_row_of_openmmlab_and_paddleseg_has_its_recipe():
 # --- states -------------------------------------------------------------------------------------------------
 
 
-def line_of(metric: str, value: str, unit: str, ours: float | None) -> tables.Line:
-    return tables.Line(
+def line_of(metric: str, value: str, unit: str, ours: float | None) -> comparison.Line:
+    return comparison.Line(
         dataset="DRIVE",
         group="U²-Net and U²-Net†",
         system="U²-Net",
@@ -133,11 +157,9 @@ def line_of(metric: str, value: str, unit: str, ours: float | None) -> tables.Li
         value=value,
         unit=unit,
         sources=("a page",),
-        recipe=None,
-        ours=None if ours is None else (ours, 0.0, 1),
-        small=None,
-        without="not run",
-        reason="GPU",
+        trained=None if ours is None else (ours, 0.0, 1),
+        missing="weights",
+        why=lambda: "176 MB",
     )
 
 
@@ -152,52 +174,132 @@ def line_of(metric: str, value: str, unit: str, ours: float | None) -> tables.Li
         ("MAE", "0.041", "fraction", 0.050, "**short** by 0.009"),
         ("maxF", "0.943", "fraction", 0.9428, "**reproduced**"),
         ("HCE", "1413", "count", 1600, "**short** by 187"),
-        ("Dice", "79.56", "%", None, "*not run* (GPU)"),
+        ("Dice", "79.56", "%", None, "*weights* (176 MB)"),
     ],
 )
 def test_the_state_of_a_line(metric, value, unit, ours, state):
     assert line_of(metric, value, unit, ours).verdict == state
 
 
-def test_a_record_changes_the_state_of_its_rows(folder):
-    def dice_line():
-        return next(n for n in tables.lines() if n.recipe == "drive-fcn-ce" and n.metric == "Dice")
+def test_a_short_training_and_a_computed_value_are_states_of_their_own():
+    line = line_of("Dice", "79.56", "%", None)
+    short = dataclasses.replace(line, short=(78.9, 0.0, 1), share=1 / 40)
+    assert short.verdict == "*short training*: 78.90 (1/40)" and short.difference is None
+    whole = dataclasses.replace(short, trained=(79.5, 0.0, 1))
+    assert whole.state == "reproduced"  # a whole training counts before a short one
+    computed = dataclasses.replace(line, follows=lambda: 79.5)
+    assert computed.verdict == "**computed**" and computed.computed == 79.5
 
-    assert dice_line().verdict == "*not run* (GPU)" and dice_line().ours is None
+
+def dice_line(recipe: str = "drive-fcn-ce") -> comparison.Line:
+    return next(n for n in tables.lines() if n.recipe == recipe and n.metric == "Dice")
+
+
+def test_a_record_changes_the_state_of_its_rows(folder):
+    assert dice_line().state == "weights" and dice_line().ours is None
     for seed, dice in enumerate((0.7840, 0.7880)):
         records.write_record(f"drive-fcn-ce-seed{seed}", made_up("drive-fcn-ce", seed, dice))
     assert dice_line().ours == pytest.approx((78.6, statistics.stdev([78.4, 78.8]), 2))
     assert dice_line().state == "reproduced"
     table = tables.table("UNet-S5-D16 (OpenMMLab)", "DRIVE").replace(NO_BREAK, " ")
-    assert "| FCN, CE | Dice | 78.67 | 78.60 ± 0.28 (2) | -0.07 | **reproduced** |" in table
-    assert "| 1 | 1 | 0 |" in tables.summary_table()  # reproduced (Dice), beaten (mDice), short
+    shown, folded = table.split("<details>")
+    row = next(row for row in shown.splitlines() if row.startswith("| FCN, CE |"))
+    assert "| 78.67 / 78.60 ± 0.28 (2) |" in row and "Dice **reproduced**" in row
+    assert "Not run here: 5 of 6" in folded and "FCN, CE |" not in folded
+    head, _, first = tables.summary_table().splitlines()[:3]
+    counts = dict(zip(head.split("|"), first.split("|"), strict=True))
+    found = {state: int(counts[f" {state} "]) for state in ("reproduced", "beaten", "short", "weights")}
+    assert found == {"reproduced": 1, "beaten": 1, "short": 0, "weights": 34}  # Dice; mDice
+
+
+def test_a_short_training_answers_to_the_row_that_it_shortens(folder):
+    record = made_up("drive-fcn-ce-short", 0, 0.785)
+    records.write_record("drive-fcn-ce-short-seed0", record)
+    assert dice_line().short == pytest.approx((78.5, 0.0, 1)) and dice_line().ours is None
+    less, full = recipes.get("drive-fcn-ce-short"), recipes.get("drive-fcn-ce")
+    assert dice_line().share == less.iterations * less.batch / (full.iterations * full.batch) < 1 / 30
+    assert dice_line("drive-psp-ce").short is None
+    shown = tables.table("UNet-S5-D16 (OpenMMLab)", "DRIVE").split("<details>")[0]
+    assert "*short training*: 78.50" in shown.replace(NO_BREAK, " ")
+
+
+def test_no_line_waits_for_a_gpu_alone_and_each_says_what_it_costs():
+    for line in tables.lines():
+        assert line.state in comparison.STATES and "GPU" not in line.verdict
+        if line.state in ("weights", "training", "data"):
+            assert re.search(r"\d (MB|min|h|days)", line.verdict), line
+
+
+def test_the_costs_of_what_is_missing(folder):
+    said = {line.recipe: line.verdict for line in tables.lines() if line.recipe}
+    assert said["chase-fcn-ce"] == "*weights* (116 MB, 4 min of a core)"
+    assert said["hrf-paddle"].startswith("*data* (u2learn fetches it; then weights of 54 MB, ")
+    assert said["cityscapes-fcn-ce"].startswith("*data* (by hand; then weights of 116 MB, ")
+    assert said["dis-vd-u2net"].startswith("*data* (by hand; then training, T4: 6 days, a core: ")
+    made_at = json.loads((ROOT / "results" / "drive-fcn-ce-seed0-at-440.json").read_text())
+    core = made_at["training_flops"] / made_at["cpu_seconds"]
+    assert core == pytest.approx(comparison.CORE, rel=0.1)
+    assert made_at["image_flops"] * made_at["speed"]["frames_per_second"] == pytest.approx(core, rel=0.1)
+
+
+def test_memory_is_below_what_was_reported_by_no_more_than_a_workspace():
+    memory = {(n.dataset, n.system): n for n in tables.lines() if n.metric == "Mem"}
+    assert len(memory) == 25 and {n.state for n in memory.values()} == {"computed"}
+    for line in memory.values():
+        assert 0.65 < line.computed / float(line.value) < 1, line
+    found = {name: memory[name, "FCN, CE"].computed for name in ("DRIVE", "STARE", "HRF", "Cityscapes")}
+    due = {"DRIVE": 0.48, "STARE": 0.88, "HRF": 2.48, "Cityscapes": 17.70}
+    assert found == pytest.approx(due, abs=0.01)
+
+
+def test_sizes_of_files_and_means_of_parts_follow():
+    lines = tables.lines()
+    sizes = {n.system: n for n in lines if n.metric == "model size" and n.state == "computed"}
+    assert sizes.keys() == {"U²-Net", "U²-Net†"}
+    for line in sizes.values():
+        assert line.computed == pytest.approx(float(line.value), abs=comparison.TOLERANCES["MB"])
+    means = [n for n in lines if n.dataset == "DIS-TE(1-4)"]
+    assert len(means) == 12
+    for line in means:  # four rounded numbers and their rounded mean: a last digit at most
+        assert line.state == "computed"
+        assert abs(line.computed - float(line.value)) <= (1 if line.metric == "HCE" else 0.001), line
 
 
 def test_weights_of_others_count_as_ours_only_while_the_recipe_is_the_same(folder):
     record = made_up("drive-fcn-ce", 0, 0.79)
     official = {"official": record["recipe"], "scores": record["scores"]}
     records.write_record("drive-fcn-ce-official", official)
-    assert len(records.all_of("drive-fcn-ce")) == 1 and records.of_recipe("drive-fcn-ce") == []
+    assert len(records.official_of("drive-fcn-ce")) == 1 and records.of_recipe("drive-fcn-ce") == []
     records.write_record(
         "drive-fcn-ce-official", official | {"official": record["recipe"] | {"iterations": 7}}
     )
-    assert records.all_of("drive-fcn-ce") == []
+    assert records.official_of("drive-fcn-ce") == []
 
 
-def test_memory_and_speed_are_held_against_their_columns(folder):
+def test_speeds_on_other_cards_are_not_comparable(folder):
     record = made_up("cityscapes-fcn-ce", 0, 0.5) | {
         "training_memory": 17_950_000_000,
         "speed": {"frames_per_second": 30.0},
         "scores": {"image": {"miou": 0.69}, "ms+flip": {"miou": 0.72}},
     }
     records.write_record("cityscapes-fcn-ce-seed0", record)
-    found = {n.metric: n.state for n in tables.lines() if n.recipe == "cityscapes-fcn-ce"}
+    found = {
+        n.metric: n.state
+        for n in tables.lines()
+        if (n.dataset, n.group) == ("Cityscapes", "UNet-S5-D16 (OpenMMLab)")
+    }
     assert found == {
-        "Mem": "reproduced",
-        "fps": "beaten",
+        "Mem": "computed",
+        "fps": "not comparable",
         "mIoU": "reproduced",
         "mIoU(ms+flip)": "beaten",
     }
+
+
+def test_what_holds_says_only_what_is_recorded(folder):
+    assert not [row for row in tables.proved_table().splitlines() if "small net" in row or "maps" in row]
+    records.write_record("drive-fcn-ce-short-seed0", made_up("drive-fcn-ce-short", 0, 0.782))
+    assert "0 of 1 at or above it, the others at most 0.47 below" in tables.proved_table()
 
 
 # --- arithmetic on what was reported ------------------------------------------------------------------------
@@ -219,7 +321,7 @@ def test_means_that_no_two_classes_have_are_refused(dice, iou):
 
 def test_errors_of_the_sources():
     assert "Of its 76 numbers, 76 equal" in tables.copied_rows()
-    assert "| PASCAL-S | F3Net, max_F1 | 0.768 | U²-Net†, Fw |" in tables.mislabelled_table()
+    assert "| PASCAL-S | F3Net, max_F1 | 0.768 | U²-Net†, Fw | f |" in tables.mislabelled_table()
     assert re.findall(r"\d\d\.\d\d", tables.corrected_value()) == ["66.89", "67.29"]
     implied = {
         row.split(" | ")[0][2:]: float(row.split(" | ")[-1][:-2])
@@ -250,7 +352,10 @@ def test_the_study_of_blocks_shows_the_means_of_its_records(by):
 
 
 def test_nothing_is_minus_zero():
-    assert tables._number(-0.0002, "0.943", "+") == "+0.000" and tables._number(-0.0006, "0.943") == "-0.001"
+    assert (
+        comparison.number(-0.0002, "0.943", "+") == "+0.000"
+        and comparison.number(-0.0006, "0.943") == "-0.001"
+    )
 
 
 def test_numbers_in_prose_follow_their_record(folder):

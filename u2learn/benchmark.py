@@ -1,5 +1,6 @@
 """How fast a recipe trains here: against the plain loop, and against the most that the device can do."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from u2learn.batches import TrainingData
 from u2learn.costs import training_flops
-from u2learn.devices import device_name, pick_device, wait
+from u2learn.devices import COMPILE_FROM, device_name, pick_device, wait
 from u2learn.recipe import Recipe
 from u2learn.registry import LOSSES
 from u2learn.training import Run
@@ -48,6 +49,20 @@ def benchmark(recipe: Recipe, device: str | None = None, seconds: float = 20.0) 
         "peak_tflops": peak / 1e12,
         "share": rates["ours"][-1] * operations / peak,
     }
+
+
+def training_speed(recipe: Recipe, device: str | None = None, seconds: float = 3.0) -> float:
+    """Operations a second of the training loop, batches included, as it is without the compiler.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    device = pick_device(device)
+    data = TrainingData(recipe, recipe.examples("train"), device)
+    brief = dataclasses.replace(recipe, iterations=min(recipe.iterations, COMPILE_FROM - 1))
+    with TemporaryDirectory() as folder:
+        steps = _rate(Run(brief, Path(folder), device).step, data, device, seconds)
+    return steps * training_flops(recipe) / recipe.iterations
 
 
 def matmul_peak(device: str, dtype: torch.dtype) -> float:

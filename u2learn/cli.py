@@ -15,8 +15,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from u2learn import benchmark as benchmarks
-from u2learn import devices, inference, measure, records, studies, tables, training
+from u2learn import devices, inference, measure, protocols, records, studies, tables, training
+from u2learn.benchmark import training_speed
 from u2learn.console import print_anywhere
+from u2learn.costs import duration, operations, training_flops
 from u2learn.data import catalogue, download, local
 from u2learn.data.drawn.cells import write_slides
 from u2learn.data.example import listed
@@ -25,15 +27,16 @@ from u2learn.data.linter import lint, lint_folder
 from u2learn.data.new import create, left_out
 from u2learn.data.published import PUBLISHED, published_for
 from u2learn.files import write_text
+from u2learn.metrics.possible import SCORES
 from u2learn.predicting import predict_files
 from u2learn.recipe import Recipe, with_settings
-from u2learn.reported import reported_for
+from u2learn.reported import SETS, reported_for
 from u2learn.studies.held_out import held_out, without_test_labels
 from u2learn.studies.own import for_images, starting_from
 from u2learn.studies.u2net import MODELS, published
 from u2learn.tasks import TASKS
 
-SEEDS = 5
+A_MINUTE = 5e12  # operations that a core does in about a minute: nobody need be told what fewer cost
 OFFICIAL = "official"  # in place of a file: the weights that were published for the recipe
 NEW_ANSWERS = (
     *("classes", "instances", "soft", "saliency", "exif"),
@@ -269,12 +272,12 @@ def reproduce(options: argparse.Namespace) -> None:
         return
     names = studies.suites().get(options.suite, (options.suite,))
     runs = [scorable(studies.get(name, seed=seed)) for seed in range(options.seeds) for name in names]
+    print(what_it_costs([recipe for recipe in runs if not recorded(recipe)], options.device), flush=True)
     end = time.monotonic() + 60 * options.minutes
     for done, recipe in enumerate(runs):
         print(f"{done + 1} of {len(runs)}: {recipe.name}, seed {recipe.seed}", flush=True)
         records.forget()  # another process may have written one
-        record = records.records().get(f"{recipe.name}-seed{recipe.seed}")
-        if record and records.is_current(record):
+        if recorded(recipe):
             continue
         shared = studies.training_of(recipe)
         folder = records.runs_folder() / f"{shared.name}-seed{shared.seed}"
@@ -294,6 +297,32 @@ def reproduce(options: argparse.Namespace) -> None:
     for dataset, recipe in whole.items():
         if all(example.second is not None for example in recipe.examples("test")):
             records.write_record(f"{dataset}-second-observer", measure.measure_second_observer(recipe))
+
+
+def recorded(recipe: Recipe) -> bool:
+    """Has this run a record, of the recipe as it is today?"""
+    record = records.records().get(f"{recipe.name}-seed{recipe.seed}")
+    return record is not None and records.is_current(record)
+
+
+def what_it_costs(runs: list[Recipe], device: str | None) -> str:
+    """One sentence: what is left to train of these runs, in operations, and in hours of this machine."""
+    if not runs:
+        return "Nothing to do: all runs have a record."
+    trainings = list({(it.name, it.seed): it for it in map(studies.training_of, runs)}.values())
+    left = 0
+    for recipe in trainings:
+        log = training.read_log(records.runs_folder() / f"{recipe.name}-seed{recipe.seed}")
+        done = max((line["iteration"] for line in log), default=0)
+        left += training_flops(recipe) - training_flops(recipe, done)
+    text = f"Runs without a record: {len(runs)}. Their training: {operations(left)}"
+    if left < A_MINUTE or trainings[0].start:
+        return f"{text}."
+    name, speed = trainings[0].name, training_speed(trainings[0], device)
+    return (
+        f"{text}; at {speed / 1e12:.2g} TFLOP a second, as {name} trains here for some seconds now, about "
+        f"{duration(left / speed)}. What is stopped goes on later."
+    )
 
 
 def reproduce_side_by_side(options: argparse.Namespace) -> None:
@@ -335,6 +364,17 @@ def report(options: argparse.Namespace) -> None:
     for path in stale:
         write_text(path, texts[path])
     print(f"Written: {names}." if stale else "All tables are up to date.")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Which protocols of a retinal set can have produced scores that somebody printed."""
+    printed: dict[str, str] = {}
+    for text in options.scores:
+        name, equals, value = text.partition("=")
+        if not equals or name in printed:
+            raise ValueError(f"{text!r} is not one more score: write each once, as dice=0.824.")
+        printed[name] = value
+    print(protocols.check_table(options.set, printed))
 
 
 def _record_name(record: dict) -> str:
@@ -566,10 +606,12 @@ def _parser() -> argparse.ArgumentParser:
         "reproduce",
         reproduce,
         "train and score all runs of a suite; what has a record is skipped, what was stopped goes on",
-        "u2learn reproduce retina-small",
+        "u2learn reproduce retina-small --seeds 5",
     )
     sub.add_argument("suite", help=f"a suite ({', '.join(studies.suites())}) or one recipe")
-    sub.add_argument("--seeds", type=int, default=SEEDS, help=f"how many seeds (default {SEEDS})")
+    sub.add_argument(
+        "--seeds", type=int, default=1, help="how many seeds (default 1; the tables of our own nets have 5)"
+    )
     sub.add_argument(
         "--minutes", type=float, default=math.inf, help="stop after that long (default: when done)"
     )
@@ -607,6 +649,22 @@ def _parser() -> argparse.ArgumentParser:
         "--root", type=Path, default=Path(), help="the project's folder (default: the current one)"
     )
     sub.add_argument("--check", action="store_true", help="only say whether all is up to date")
+
+    sub = command(
+        commands,
+        "check",
+        check,
+        "ask printed scores of a retinal set which protocols can have produced them",
+        "u2learn check drive accuracy=0.9561 sensitivity=0.8104 specificity=0.9773",
+    )
+    sub.add_argument("set", choices=sorted(SETS), help="the data set; it need not be here")
+    sub.add_argument(
+        "scores",
+        nargs="+",
+        metavar="SCORE=VALUE",
+        help=f"{', '.join(SCORES)} (mdice, miou: mean of vessel and background), with the digits that are "
+        "printed: 0.956; or in percent 95.6 or 95.6%%",
+    )
     return parser
 
 

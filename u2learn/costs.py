@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -71,16 +71,75 @@ class Operations(TorchDispatchMode):
         return out
 
 
-def image_flops(recipe: Recipe) -> int:
+def image_flops(recipe: Recipe, size: tuple[int, int] | None = None) -> int:
     """Floating-point operations of the test of one image, with all its windows and views.
 
-    Where images are squeezed to one size, none is needed.
+    size: height and width of the image (default: those of the first one that the recipe tests). Where images
+    are squeezed to one size, none is needed.
     """
     with torch.device("meta"):
-        model = recipe.build_model().eval()
-        with Operations() as one_image:
-            if recipe.square:
-                model(torch.zeros(1, recipe.channels, recipe.square, recipe.square))
-            else:
-                segment(model, recipe.examples("test")[0].image, recipe)
-    return one_image.total
+        model = _EachSizeOnce(recipe.build_model().eval())
+        if recipe.square:
+            model(torch.zeros(1, recipe.channels, recipe.square, recipe.square))
+        elif size is None:
+            segment(model, recipe.examples("test")[0].image, recipe)
+        else:
+            segment(model, torch.zeros(recipe.channels, *size, dtype=torch.uint8), recipe)
+    return model.total
+
+
+class _EachSizeOnce(nn.Module):
+    """A network through which one window of each size goes; the others cost the same."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model, self.total = model, 0
+        self.seen: dict[torch.Size, tuple[int, torch.Size]] = {}  # size: operations, shape of the main map
+
+    def forward(self, x: Tensor) -> list[Tensor]:  # (B, C, h, w)
+        if x.shape[1:] not in self.seen:
+            with Operations() as one:
+                main = self.model(x[:1])[0]  # (1, K, h, w)
+            self.seen[x.shape[1:]] = one.total, main.shape[1:]
+        operations, shape = self.seen[x.shape[1:]]
+        self.total += len(x) * operations
+        return [x.new_empty(len(x), *shape)]
+
+
+def training_memory(recipe: Recipe, images: int) -> int:
+    """Bytes that a training must hold at once, at so many images a step and in 32 bits.
+
+    Weights, their gradients and momentum, and what the forward pass keeps for the backward one. What
+    convolutions borrow while they run (their workspace), and what the allocator leaves unused, come on top.
+    """
+    kept: dict[int, torch.UntypedStorage] = {}  # storages, as several tensors may share one
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage
+        return x
+
+    with torch.device("meta"):
+        model = recipe.build_model().train()
+        weights = {p.untyped_storage()._cdata: p.nbytes for p in model.parameters()}
+        x = torch.zeros(images, recipe.channels, *recipe.crop)  # (B, C, h, w)
+        labels = torch.zeros(images, *recipe.crop, dtype=torch.int64)  # (B, h, w)
+        with Operations(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            loss = LOSSES[recipe.loss](model(x), TASKS[recipe.task].target(labels))
+    del loss
+    return 3 * sum(weights.values()) + sum(storage.nbytes() for storage in kept.values())
+
+
+def duration(seconds: float) -> str:
+    """A time to plan with, as "4 min", "0.9 h" or "12 days"."""
+    if seconds < 3000:
+        return f"{max(1, round(seconds / 60))} min"
+    hours = seconds / 3600
+    return f"{hours:.{int(hours < 10)}f} h" if hours < 100 else f"{hours / 24:,.0f} days"
+
+
+def operations(count: float) -> str:
+    """A number of operations, as "0.7 TFLOP" or "12 PFLOP"."""
+    value, unit = (count / 1e15, "PFLOP") if count >= 1e15 else (count / 1e12, "TFLOP")
+    return f"{value:,.{int(value < 10)}f} {unit}"

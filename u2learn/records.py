@@ -32,7 +32,9 @@ def runs_folder() -> Path:
 
 
 def records_folder() -> Path:
-    """Where records are written: `results/` of a checkout, and elsewhere, as on Colab, beside the runs."""
+    """Where records are written: U2LEARN_RECORDS, or `results/` of a checkout, or else beside the runs."""
+    if os.environ.get("U2LEARN_RECORDS"):
+        return Path(os.environ["U2LEARN_RECORDS"])
     checkout = PACKAGE.parent / "results"
     return checkout if checkout.is_dir() else runs_folder() / "records"
 
@@ -91,10 +93,10 @@ def _git(root: Path, *command: str) -> str | None:
     return answer.stdout.strip() or None
 
 
-def all_of(name: str) -> list[dict]:
-    """The records of this recipe as it is today: ours, one a seed, and that of weights trained by others."""
+def official_of(name: str) -> list[dict]:
+    """The record of weights that others trained, tested by this recipe as it is today; or none."""
     official = records().get(f"{name}-official")
-    return of_recipe(name) + ([official] if official and is_current(official) else [])
+    return [official] if official and is_current(official) else []
 
 
 def of_recipe(name: str) -> list[dict]:

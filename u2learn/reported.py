@@ -20,11 +20,14 @@ def reported() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def best_reported(dataset: str, group: str, metric: str = "Dice") -> str:
-    """The best value reported by a group for this set (as "drive") and metric, in percent, as printed."""
+def best_reported(dataset: str, group: str, metric: str = "Dice", model: str = "") -> str:
+    """The best value of a group (or of one model in it) for this set (as "drive"), in percent as printed."""
     due = SETS[dataset], group, metric
-    rows = (r for r in reported() if (r["dataset"], r["group"], r["metric"]) == due)
-    return max((r["value"] for r in rows), key=float)
+    found = [r for r in reported() if (r["dataset"], r["group"], r["metric"]) == due]
+    best = max((r for r in found if model in ("", r["model"])), key=lambda r: float(r["value"]))
+    if best["unit"] == "%":
+        return best["value"]
+    return f"{100 * float(best['value']):.{len(best['value'].partition('.')[2]) - 2}f}"
 
 
 def reported_rows(recipe: Recipe) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ are imported when a helper is called, never before.
 
 from u2learn.show.book import budget, publishing, source
 from u2learn.show.classes import class_colours, class_legend, class_table, confusion_picture
-from u2learn.show.curves import precision_recall, training_curve
+from u2learn.show.curves import following, precision_recall, training_curve
 from u2learn.show.drawing import draw
 from u2learn.show.hce import hce_steps
 from u2learn.show.palette import COLOURS, style
@@ -31,6 +31,7 @@ __all__ = [
     "draw",
     "explore",
     "feature_grid",
+    "following",
     "hce_steps",
     "image_row",
     "kernel_picture",

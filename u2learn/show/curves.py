@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,10 +105,11 @@ def training_curve(
     return figure
 
 
-def run_curves(lines: Sequence[Mapping[str, Any]], score: str) -> Figure:
+def run_curves(lines: Sequence[Mapping[str, Any]], score: str, reported: float | None = None) -> Figure:
     """Training and validation loss of a run in one panel, and below it `score` of the part that it watches.
 
     `lines` are those of its log.jsonl. Where the two losses part, the network begins to learn by heart.
+    `reported` is drawn as a line across the scores.
     """
     figure, axes = figure_of(WIDTH, 5.5, 2, 1, sharex=True)
     for row, key, label in ((0, "loss", "training"), (0, "watched_loss", "validation"), (1, score, "")):
@@ -114,11 +117,45 @@ def run_curves(lines: Sequence[Mapping[str, Any]], score: str) -> Figure:
         marker = "o" if len(pairs) < 30 else ""
         if pairs:
             axes[row, 0].plot(*zip(*pairs, strict=True), label=label, marker=marker, ms=4)
+    if reported is not None:
+        axes[1, 0].axhline(reported, color=COLOURS["grey"], linestyle="--", label="reported")
+        axes[1, 0].legend()
     axes[0, 0].set_ylabel("loss")
     axes[0, 0].legend()
     axes[1, 0].set_ylabel(score.replace("_", " "))
     axes[1, 0].set_xlabel("iteration")
     return figure
+
+
+@contextmanager
+def following(
+    folder: str | Path, score: str, reported: float | None = None, every: float = 5
+) -> Iterator[None]:
+    """Show the curves of a run in a notebook while the block trains it, drawn anew every so many seconds.
+
+    The last state stays when the block ends, however it ends. See `run_curves`.
+    """
+    from IPython.display import display
+
+    shown = display(figure_of(1, 1)[0], display_id=True)
+    done = threading.Event()
+
+    def draw() -> None:
+        if (Path(folder) / "log.jsonl").is_file() and (lines := _lines(folder)):
+            shown.update(run_curves(lines, score, reported))
+
+    def watch() -> None:
+        while not done.wait(every):
+            draw()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        draw()
 
 
 def _lines(log: Log) -> list[Mapping[str, Any]]:

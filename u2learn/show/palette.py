@@ -64,12 +64,14 @@ def style() -> None:
 
 
 def figure_of(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+    width: float, height: float, rows: int = 1, columns: int = 1, layout: Any = None, **options: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A styled figure, closed in pyplot so that a notebook shows it once, and its (rows, columns) of Axes."""
-    import matplotlib.pyplot as plt
+    """A styled figure and its (rows, columns) of Axes.
+
+    pyplot does not know it, so a notebook shows it once, and it may be drawn in any thread.
+    """
+    from matplotlib.figure import Figure
 
     style()
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
-    plt.close(figure)
-    return figure, axes
+    figure = Figure(figsize=(width, height), layout=layout)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)

@@ -48,6 +48,13 @@ def get(name: str, /, **changes: Any) -> Recipe:
     return dataclasses.replace(recipes[name], **changes)
 
 
+def stand_in(recipe: Recipe) -> None:
+    """Let a recipe take the place of the one of its name, in this process: for a rehearsal."""
+    for name, study in studies().items():
+        recipes = tuple(recipe if each.name == recipe.name else each for each in study.recipes)
+        _made[name] = dataclasses.replace(study, recipes=recipes)
+
+
 def training_of(recipe: Recipe) -> Recipe:
     """The recipe whose run makes the weights of this one: several tests share one training."""
     return get(recipe.trained_by, seed=recipe.seed) if recipe.trained_by else recipe

@@ -54,7 +54,8 @@ def vessels(dataset: str, head: str, loss: str, **rest: Any) -> Recipe:
 
 @STUDIES.add("short")
 def study() -> Study:
-    drive = tuple(short(vessels("drive", head, loss)) for loss in LOSSES for head in HEADS)
+    rows = [vessels("drive", head, loss) for loss in LOSSES for head in HEADS]
+    drive = tuple(map(short, rows))
     base = short(vessels("drive", "fcn", "ce-dice"), protocol="held-out", iterations=600, ema=0.97)
     tries = tuple(
         dataclasses.replace(base, name=f"drive-fcn-ce-dice-try-{name}", **changes)
@@ -71,4 +72,5 @@ def study() -> Study:
             "Dice": ("image", "dice"),
             "mDice": ("image", "mdice"),
         },
+        shortened={ours.name: row.name for ours, row in zip(drive, rows, strict=True)},
     )

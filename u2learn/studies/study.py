@@ -17,3 +17,4 @@ class Study:
     recipes: tuple[Recipe, ...]
     suites: dict[str, tuple[str, ...]] = field(default_factory=dict)
     columns: dict[str, tuple[str, str]] = field(default_factory=dict)
+    shortened: dict[str, str] = field(default_factory=dict)
