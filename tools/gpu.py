@@ -279,19 +279,18 @@ def _rate(model: nn.Module, order: Order) -> float:
 def train_row(order: Order) -> tuple[Found, str]:
     """Train the row for the time that is left, or to its end, and test it; written as a record."""
     recipe = order.row
-    name = f"{recipe.name}-seed{recipe.seed}"
-    folder, test = records.runs_folder() / name, _test_seconds(order)
+    folder = records.runs_folder() / f"{recipe.name}-seed{recipe.seed}"
+    test = _test_seconds(order)
     if order.left <= test:
         return {"done": False}, f"no time left, as its test alone takes about {test:.0f} s; call again"
     _trained(recipe, folder, order, (order.left - test) / 60, progress=True)
     record = measure(folder, order.device, progress=False)
     before = _read().get(device_name(order.device), {}).get(f"row {recipe.name}", {}).get("record")
-    stopped = f"-at-{record['unfinished']}" if "unfinished" in record else ""
-    path = records.write_record(name + stopped, record)
+    path = records.write_record(records.name_of(record), record)
     if before and Path(before) != path:  # of less training
         Path(before).unlink(missing_ok=True)
         records.forget()
-    return {"done": not stopped, "record": str(path)}, _told(recipe, record)
+    return {"done": "unfinished" not in record, "record": str(path)}, _told(recipe, record)
 
 
 def _test_seconds(order: Order) -> float:
