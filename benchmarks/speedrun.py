@@ -147,7 +147,7 @@ def run_once(recipe: Recipe) -> Record:
     }
 
 
-def step_seconds(recipe: Recipe, training: Sequence[Example], steps: int = 16) -> float:
+def step_seconds(recipe: Recipe, training: Sequence[Example], steps: int = 8) -> float:
     """Seconds of one core that a training step of the recipe takes now: the median of some."""
     data, taken = TrainingData(recipe, training, "cpu"), []
     with TemporaryDirectory() as folder:
@@ -298,14 +298,12 @@ def attempt(name: str, settings: Sequence[str], seconds: float, seeds: int) -> N
     is as long a share of them as before. One line a seed goes into tried.jsonl.
     """
     torch.set_num_threads(1)
-    asked = with_settings(read(name).recipe, settings)
+    asked = dataclasses.replace(with_settings(read(name).recipe, settings), protocol="held-out")
+    training = list(asked.examples("train"))
+    iterations = round(seconds / (cost_ratio(asked, training) * reference_step()))
     for seed in range(seeds):
-        recipe = dataclasses.replace(asked, protocol="held-out", seed=seed)
-        training = list(recipe.examples("train"))
-        ratio = cost_ratio(recipe, training)
-        iterations = round(seconds / (ratio * reference_step()))
-        ema = max(0.0, 1 - (1 - recipe.ema) * recipe.iterations / iterations) if recipe.ema else 0.0
-        recipe = dataclasses.replace(recipe, iterations=iterations, ema=ema)
+        ema = max(0.0, 1 - (1 - asked.ema) * asked.iterations / iterations) if asked.ema else 0.0
+        recipe = dataclasses.replace(asked, seed=seed, iterations=iterations, ema=ema)
         with TemporaryDirectory() as folder:
             run, data = Run(recipe, Path(folder), "cpu"), TrainingData(recipe, training, "cpu")
             while not run.finished:
@@ -360,31 +358,37 @@ def steps_of(entry: Entry) -> float:
 
 
 def table() -> str:
-    """The entries that have records, by goal and then by seconds."""
+    """The entries that have records, by goal and then by seconds; then REFERENCE, for comparison."""
     lines = [
-        line(("goal", "entry", "Dice", "seconds of one core", "steps of drive-small", "operations: training",
+        line(("goal", "entry", "Dice", "seconds of one core", f"steps of {REFERENCE}", "operations: training",
               "one test image", "parameters", "new")),
         line(("---:", "---", "---:", "---:", "---:", "---:", "---:", "---:", "---")),
     ]  # fmt: skip
     entries = [entry for entry in map(read, names()) if entry.records]
-    for entry in sorted(entries, key=lambda e: (e.goal, e.records[0]["operations"])):
-        mean, spread, seeds = over_seeds([record["dice"] for record in entry.records])
-        lines.append(
-            line(
-                (
-                    f"{entry.goal:g}",
-                    f"`{entry.name}` ({entry.who})",
-                    f"{mean:.2f} ± {spread:.2f}" + ("" if seeds == SEEDS else f" ({seeds} of {SEEDS} seeds)"),
-                    seconds_of(entry),
-                    f"{steps_of(entry):.0f}",
-                    f"{entry.records[0]['operations'] / 1e12:.2f} TFLOP",
-                    f"{image_flops(entry.recipe) / 1e9:.1f} GFLOP",
-                    f"{entry.records[0]['parameters']:,}",
-                    entry.new,
-                )
-            )
-        )
+    for entry in sorted(entries, key=lambda entry: (entry.goal, steps_of(entry))):
+        first = entry.records[0]
+        title = f"`{entry.name}` ({entry.who})"
+        if len(entry.records) < SEEDS:
+            title += f", {len(entry.records)} of {SEEDS} seeds"
+        dice = [record["dice"] for record in entry.records]
+        cells = (f"{entry.goal:g}", title, _dice(dice), seconds_of(entry), f"{steps_of(entry):.0f}")
+        lines.append(line((*cells, *_costs(first, image_flops(entry.recipe)), entry.new)))
+    found = of_recipe(REFERENCE)
+    dice = [100 * record["scores"]["image"]["dice"] for record in found]
+    seconds = statistics.mean(record["cpu_seconds"] for record in found)
+    cells = ("", f"`{REFERENCE}`, for comparison", _dice(dice), f"{seconds:.0f}")
+    costs = _costs(found[0], found[0]["image_flops"])
+    lines.append(line((*cells, f"{found[0]['recipe']['iterations']}", *costs, "tested with eight views")))
     return "\n".join(lines)
+
+
+def _dice(values: Sequence[float]) -> str:
+    return "{:.2f} ± {:.2f}".format(*over_seeds(list(values)))
+
+
+def _costs(record: Record, test: int) -> tuple[str, str, str]:
+    training = record.get("operations") or record["training_flops"]
+    return f"{training / 1e12:.2f} TFLOP", f"{test / 1e9:.1f} GFLOP", f"{record['parameters']:,}"
 
 
 def tried_table() -> str:
@@ -431,7 +435,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument("--seed", type=int, default=0)
     one = commands.add_parser("try", help="try other settings on held-out training images, at equal seconds")
     one.add_argument("entry")
-    one.add_argument("settings", nargs="*", metavar="FIELD=VALUE")
+    one.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change the recipe")
     one.add_argument("--seconds", type=float, default=30.0, help="of one core (default: 30)")
     one.add_argument("--seeds", type=int, default=2)
     commands.add_parser("table", help="write the tables of the page anew")
@@ -442,7 +446,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif given.command == "time":
             clock(given.entry, given.seed)
         elif given.command == "try":
-            attempt(given.entry, given.settings, given.seconds, given.seeds)
+            attempt(given.entry, given.set, given.seconds, given.seeds)
         elif given.command == "table":
             write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
         else:
