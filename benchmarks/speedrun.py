@@ -162,7 +162,7 @@ def step_seconds(recipe: Recipe, training: Sequence[Example], steps: int = 8) ->
 def made_with() -> Record:
     """Commit, versions and device, and which files had changes since that commit."""
     found = provenance(device_name("cpu"))
-    changed = (git("status", "--porcelain", "--", "benchmarks/parts.py") or "").split()
+    changed = (git("status", "--porcelain", "--", "benchmarks/*.py") or "").split()
     dirty = [*found.pop("dirty", ()), *changed[1::2]]
     return {**found, **({"dirty": dirty} if dirty else {})}
 
@@ -295,13 +295,15 @@ def attempt(name: str, settings: Sequence[str], seconds: float, seeds: int) -> N
     """Train an entry with other settings for so many seconds of one core, and score held-out training images.
 
     The iterations are those that fit, by the steps of the recipe and of REFERENCE in turns; the running mean
-    is as long a share of them as before. One line a seed goes into tried.jsonl.
+    is as long a share of them as before. One line a seed goes into tried.jsonl; seeds that are there are
+    skipped.
     """
     torch.set_num_threads(1)
     asked = dataclasses.replace(with_settings(read(name).recipe, settings), protocol="held-out")
     training = list(asked.examples("train"))
     iterations = round(seconds / (cost_ratio(asked, training) * reference_step()))
-    for seed in range(seeds):
+    done = [tried["seed"] for tried in tries() if of_try(tried) == (seconds, name, *settings)]
+    for seed in sorted(set(range(seeds)) - set(done)):
         ema = max(0.0, 1 - (1 - asked.ema) * asked.iterations / iterations) if asked.ema else 0.0
         recipe = dataclasses.replace(asked, seed=seed, iterations=iterations, ema=ema)
         with TemporaryDirectory() as folder:
@@ -321,6 +323,20 @@ def attempt(name: str, settings: Sequence[str], seconds: float, seeds: int) -> N
         with open(TRIED, "a", encoding="utf-8") as file:
             file.write(json.dumps(tried) + "\n")
         print(json.dumps(tried), flush=True)
+
+
+def tries() -> list[dict[str, Any]]:
+    """What was tried, in the order in which it was."""
+    return (
+        [json.loads(text) for text in TRIED.read_text(encoding="utf-8").splitlines()]
+        if TRIED.exists()
+        else []
+    )
+
+
+def of_try(tried: dict[str, Any]) -> tuple:
+    """What the seeds of one try have in common."""
+    return (tried["seconds"], tried["entry"], *tried["settings"])
 
 
 def cost_ratio(recipe: Recipe, training: Sequence[Example]) -> float:
@@ -348,8 +364,8 @@ def reference_step() -> float:
 def seconds_of(entry: Entry) -> str:
     """Seconds on a quiet machine, or an estimate from the steps of REFERENCE that the same time would pay."""
     if entry.timed:
-        return f"{entry.timed['seconds']:.0f}"
-    return f"{steps_of(entry) * reference_step():.0f} (estimate)"
+        return f"{entry.timed['seconds']:.3g}"
+    return f"{steps_of(entry) * reference_step():.3g} (estimate)"
 
 
 def steps_of(entry: Entry) -> float:
@@ -394,9 +410,8 @@ def _costs(record: Record, test: int) -> tuple[str, str, str]:
 def tried_table() -> str:
     """What was tried on held-out training images, at equal seconds; a line for each change of settings."""
     found: dict[tuple, list[dict]] = {}
-    for text in TRIED.read_text(encoding="utf-8").splitlines():
-        tried = json.loads(text)
-        found.setdefault((tried["seconds"], tried["entry"], *tried["settings"]), []).append(tried)
+    for tried in tries():
+        found.setdefault(of_try(tried), []).append(tried)
     lines = [
         line(("seconds", "entry", "changed", "Dice", "seeds")),
         line(("---:", "---", "---", "---:", "---:")),

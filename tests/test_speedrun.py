@@ -205,6 +205,7 @@ def test_other_settings_get_equal_seconds(place, tmp_path, monkeypatch):
     monkeypatch.setattr(speedrun, "reference_step", lambda: 0.5)
     entry(recipe=dataclasses.replace(SHORT, ema=0.5)).write()
     assert speedrun.main(["try", "mine", "--seconds", "4"]) == 0
+    assert speedrun.main(["try", "mine", "--seconds", "4"]) == 0  # nothing is left to do
     assert speedrun.main(["try", "mine", "--set", "batch=2", "--seconds", "4", "--seeds", "1"]) == 0
     lines = [json.loads(text) for text in (tmp_path / "tried.jsonl").read_text().splitlines()]
     assert [(x["settings"], x["seed"], x["iterations"]) for x in lines] == [
