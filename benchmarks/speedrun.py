@@ -399,7 +399,8 @@ def table() -> str:
 
 
 def _dice(values: Sequence[float]) -> str:
-    return "{:.2f} ± {:.2f}".format(*over_seeds(list(values)))
+    mean, spread, seeds = over_seeds(list(values))
+    return f"{mean:.2f}" + (f" ± {spread:.2f}" if seeds > 1 else "")
 
 
 def _costs(record: Record, test: int) -> tuple[str, str, str]:
