@@ -572,6 +572,7 @@ def test_flips_that_there_are_not_are_refused():
         {"square": 280},
         {"long_side": 300},
         {"augmentation": Augmentation(rotate=5)},
+        {"augmentation": Augmentation(elastic=2)},
         {"augmentation": Augmentation(scale=(0.9, 1.2))},
         {"views": "h"},
         {"scales": (1.0, 1.5)},
