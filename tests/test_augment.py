@@ -53,6 +53,7 @@ EVERY = {
     "none": Augmentation(),
     "scale": Augmentation(scale=(0.5, 2.0)),
     "rotate": Augmentation(rotate=180),
+    "elastic": Augmentation(elastic=4),
     "flips": Augmentation(flips="hv"),
     "all": ALL,
     "balance": Augmentation(scale=(0.5, 2.0), rotate=45, flips="h", max_share=0.75),
@@ -209,6 +210,44 @@ def test_a_turn_keeps_the_centre():
     torch.testing.assert_close(right.norm(dim=0), torch.ones_like(right[0]), rtol=1e-3, atol=0)
     torch.testing.assert_close(down[0], right[1], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(down[1], -right[0], rtol=1e-3, atol=1e-3)
+
+
+def test_elastic_shifts_are_gaussian_at_nine_points_and_smooth_between_them():
+    """In a window with a pixel on each of the points: what was read less the regular grid of its middle."""
+    crop = 33, 41
+    images, labels = coordinates(height=250, width=250), noise_labels(height=250, width=250)
+    index = torch.zeros(6000, dtype=torch.int64)
+    x, _ = sample_batch(images, labels, index, crop, Augmentation(elastic=1.5), seeded())
+    whole = (x[:, 2] > 0.5).flatten(1).all(dim=1)
+    assert whole.float().mean() > 0.9
+    place = x[whole, :2] * 255  # (B, 2, h, w)
+    points = place[:, :, ::16, ::20]  # (B, 2, 3, 3)
+    regular = torch.stack(torch.meshgrid(torch.arange(-16, 17, 16), torch.arange(-20, 21, 20), indexing="ij"))
+    outer = points - points[:, :, 1:2, 1:2] - regular  # the shift of a point less that of the middle
+    outer = outer.flatten(2)[:, :, [0, 1, 2, 3, 5, 6, 7, 8]]  # (B, 2, 8)
+    assert outer.mean().abs() < 0.05
+    for axis in (0, 1):  # two independent draws of 1.5: 1.5² for each and, with the middle shared, between
+        found = torch.cov(outer[:, axis].T)
+        due = 1.5**2 * (torch.ones(8, 8) + torch.eye(8))
+        torch.testing.assert_close(found, due, rtol=0, atol=0.3)
+    assert torch.corrcoef(outer.flatten(1).T)[:8, 8:].abs().max() < 0.06  # y and x shift apart
+    bend = place[:, 1].diff(n=2, dim=2).square().mean(dim=(0, 1)).sqrt()  # (w - 2,), of rows; from point to
+    assert 0 < bend.max() < 4 * bend.mean()  # point on a line they would bend at the middle point alone
+
+
+def test_elastic_windows_equal_scipys_at_the_places_that_were_read():
+    ndimage = pytest.importorskip("scipy.ndimage")
+    noise = torch.randint(0, 256, (1, 3, HEIGHT, WIDTH), dtype=torch.uint8, generator=seeded(1))
+    labels, index = noise_labels(), torch.zeros(8, dtype=torch.int64)
+    augment = Augmentation(elastic=3, scale=(0.9, 1.2), rotate=20, flips="h")
+    row, column, inside, _, _ = draw(augment, batch=8)
+    x, _ = sample_batch(noise, labels, index, (32, 40), augment, seeded())
+    for channel in range(3):
+        places = np.stack([row.numpy(), column.numpy()]).astype(np.float64)
+        due = ndimage.map_coordinates(noise[0, channel].double().numpy(), places, order=1, mode="nearest")
+        difference = np.abs(255 * x[:, channel].numpy() - due)[inside.numpy()]
+        assert difference.max() < 0.05
+    assert inside.float().mean() > 0.9
 
 
 @pytest.mark.parametrize("flips", ["", "h", "v", "hv"])

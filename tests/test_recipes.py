@@ -17,7 +17,7 @@ from u2learn.models.conv import parameters
 from u2learn.recipe import Recipe
 from u2learn.recipes import get, names
 from u2learn.registry import DATASETS, LOSSES, METRICS, MODELS
-from u2learn.studies import training_of
+from u2learn.studies import binseg, suites, training_of
 from u2learn.studies.blocks import block_study
 
 pytestmark = pytest.mark.slow
@@ -51,12 +51,24 @@ def test_names():
         due |= {f"{dataset}-rsu", f"{dataset}-naive"}  # these cost the same by either measure
     due |= {f"drive-{block}-windows" for block in ("plain-flops", "pyramid-flops", "naive", "rsu")}
     rows = {f"drive-{head}-{loss}" for head in HEADS for loss in ("ce", "ce-dice")}
-    due |= {f"{name}-held-out" for name in (*rows, "drive-paddle", "drive-small")}
+    due |= {f"{name}-held-out" for name in (*rows, "drive-paddle", "drive-small", "drive-binseg")}
     due |= {f"{name}-short" for name in rows}
     tries = ("base", "rate-0.0005", "rate-0.002", "batch-8", "batch-2", "no-mean", "growing")
     due |= {f"drive-fcn-ce-dice-try-{name}" for name in tries}
+    for dataset, tries in binseg.TRIES.items():
+        due |= {f"{dataset}-binseg", *(f"{dataset}-binseg-try-{name}" for name in tries)}
     assert set(names()) == due
     assert names() == sorted(names()) and all(get(name).name == name for name in names())
+
+
+def test_recipes_for_binseg_keep_its_rules_and_were_chosen_without_its_test_images():
+    for name in suites()["binseg"]:
+        recipe = get(name)
+        assert recipe.protocol == "binseg" and parameters(recipe.build_model()) <= 70_000
+        assert recipe.row["group"] == "bob.ip.binseg" and recipe.row["model"] == "Little W-Net"
+        assert recipe.watched == "test" and recipe.keep == "last"  # nothing is picked by it
+    for name in suites()["binseg-tries"]:
+        assert get(name).protocol == "binseg-held-out" and not get(name).row
 
 
 @pytest.mark.parametrize("loss", ["ce", "ce-dice"])
@@ -572,6 +584,7 @@ def test_flips_that_there_are_not_are_refused():
         {"square": 280},
         {"long_side": 300},
         {"augmentation": Augmentation(rotate=5)},
+        {"augmentation": Augmentation(elastic=2)},
         {"augmentation": Augmentation(scale=(0.9, 1.2))},
         {"views": "h"},
         {"scales": (1.0, 1.5)},

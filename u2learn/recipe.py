@@ -167,13 +167,14 @@ class Recipe:
             raise ValueError(
                 f"A saliency recipe (one class) takes images of 3 channels, not {self.channels}."
             )
-        over = self.augmentation.rotate or self.augmentation.scale[0] < 1 or max(self.crop) > self.square
+        augment = self.augmentation
+        over = augment.rotate or augment.elastic or augment.scale[0] < 1 or max(self.crop) > self.square
         if over or self.long_side:
             raise ValueError(
                 "A saliency recipe (one class) squeezes its images to a `square` not smaller than the crop, "
-                f"without long_side, rotation or scales below 1; here are square={self.square}, "
-                f"crop={self.crop}, long_side={self.long_side}, rotate={self.augmentation.rotate}, "
-                f"scale={self.augmentation.scale}."
+                f"without long_side, rotation, elasticity or scales below 1; here are square={self.square}, "
+                f"crop={self.crop}, long_side={self.long_side}, rotate={augment.rotate}, "
+                f"elastic={augment.elastic}, scale={augment.scale}."
             )
         if (self.window, self.stride, self.views, self.scales) != (None, None, "", (1.0,)):
             raise ValueError("A saliency recipe tests whole images as they are: no window, views or scales.")

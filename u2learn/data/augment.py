@@ -22,11 +22,13 @@ class Augmentation:
     """What may happen to a training window. Probabilities are 0.5 where there is a choice.
 
     scale: factor of the image's size, uniform in this range, or (scale_step > 0) one of low, low + step, ...,
-    high. rotate: degrees, uniform in ± this. flips: any of "h" (left-right), "v" (up-down, for a share
-    `flip_v` of the windows) and "t" (on the diagonal; all three together make quarter turns). max_share: draw
-    the window again (at most 10 times) while one class covers this share of it or more; 1 switches the rule
-    off. photometric: brightness, contrast, saturation and hue as "mmseg" or "paddleseg" change them. jitter:
-    contrast factor and brightness shift, uniform in ± this, in units of the normalised image.
+    high. rotate: degrees, uniform in ± this. elastic: nine points of the window, three by three from corner
+    to corner, are shifted by a Gaussian of so many pixels, and all between them smoothly (Ronneberger et al.,
+    2015, section 3.1). flips: any of "h" (left-right), "v" (up-down, for a share `flip_v` of the windows) and
+    "t" (on the diagonal; all three together make quarter turns). max_share: draw the window again (at most 10
+    times) while one class covers this share of it or more; 1 switches the rule off. photometric: brightness,
+    contrast, saturation and hue as "mmseg" or "paddleseg" change them. jitter: contrast factor and brightness
+    shift, uniform in ± this, in units of the normalised image.
 
     Raises:
         ValueError: a flip or a photometric change that there is not.
@@ -35,6 +37,7 @@ class Augmentation:
     scale: tuple[float, float] = (1.0, 1.0)
     scale_step: float = 0.0
     rotate: float = 0.0
+    elastic: float = 0.0
     flips: str = ""
     flip_v: float = 0.5
     max_share: float = 1.0
@@ -320,6 +323,8 @@ def _window_grid(
         *(torch.arange(n, device=device) - (n - 1) / 2 for n in crop), indexing="ij"
     )  # (h, w)
     v, u = v / scale, u / scale
+    if augment.elastic:
+        v, u = torch.stack([v, u]) + _elastic_shifts(crop, augment.elastic, batch, generator) / scale
     if "h" in augment.flips:
         u = u * _sign(generator, batch)
     if "v" in augment.flips:
@@ -329,6 +334,12 @@ def _window_grid(
         v, u = torch.where(swap, u, v), torch.where(swap, v, u)
     turned = angle.cos() * v - angle.sin() * u, angle.sin() * v + angle.cos() * u
     return torch.stack(centre, dim=1), torch.stack(turned)
+
+
+def _elastic_shifts(crop: Size, amount: float, batch: int, generator: torch.Generator) -> Tensor:
+    """How far the pixels of a window are shifted in y and x, (2, B, h, w): bicubic between 3 x 3 draws."""
+    points = amount * torch.randn(2, batch, 3, 3, generator=generator, device=generator.device)
+    return F.interpolate(points, size=tuple(crop), mode="bicubic", align_corners=True)
 
 
 def _read_nearest(labels: Pixels, index: Tensor, y: Tensor, x: Tensor) -> Tensor:
