@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageEnhance
 from torch.nn import functional as F
 
+from u2learn.data import augment as module
 from u2learn.data.augment import (
     Augmentation,
     colour_jitter,
@@ -683,3 +684,18 @@ def test_colour_jitter_is_seeded_and_stays_in_range():
     one, two, other = (colour_jitter(images, seeded(s)) for s in (1, 1, 2))
     assert torch.equal(one, two) and not torch.equal(one, other)
     assert one.shape == images.shape and one.min() >= 0 and one.max() <= 1
+
+
+@pytest.mark.parametrize("crop", [(8, 8), (7, 7), (40, 40)], ids=str)  # the last is larger than the images
+def test_whole_pixels_are_read_once_and_are_the_same(crop, monkeypatch):
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(0, 256, (3, 3, 20, 24), dtype=np.uint8))
+    labels = torch.from_numpy(rng.integers(0, 2, (3, 20, 24), dtype=np.uint8))
+    index, flips = torch.tensor([0, 1, 2, 1]), Augmentation(flips="hvt", max_share=0.6)
+
+    def batch():
+        return sample_batch(images, labels, index, crop, flips, torch.Generator().manual_seed(3))
+
+    once = batch()
+    monkeypatch.setattr(module, "_read_whole", module._read_bilinear)
+    assert all(torch.equal(a, b) for a, b in zip(once, batch(), strict=True))

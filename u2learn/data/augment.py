@@ -141,7 +141,9 @@ def sample_batch(
         accepted = accepted | (_largest_share(seen, num_classes) < augment.max_share)[:, None, None]
         if index.device.type == "cpu" and accepted.all():  # on a GPU the question would make every step wait
             break
-    return _read_bilinear(images, index, *grid), window.long()
+    whole = augment.scale == (1.0, 1.0) and not (augment.rotate or augment.elastic)  # quarter turns at most
+    read = _read_whole if whole else _read_bilinear
+    return read(images, index, *grid), window.long()
 
 
 def photometric_distortion(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -350,6 +352,15 @@ def _read_nearest(labels: Pixels, index: Tensor, y: Tensor, x: Tensor) -> Tensor
     place = torch.where(inside, start + y * width + x, start)
     seen = labels.values.index_select(0, place.flatten())  # Apple's GPU has no `take`
     return torch.where(inside, seen.view_as(place), IGNORE)
+
+
+def _read_whole(images: Pixels, index: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """What `_read_bilinear` gives where y and x are whole numbers: one pixel is read instead of four."""
+    start, height, width = images.frames(index)
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)  # (B, h, w)
+    place = torch.where(inside, start + y.long() * width + x.long(), start)
+    values = images.values.index_select(0, place.flatten()).unflatten(0, place.shape) / 255  # (B, h, w, C)
+    return (values * inside[..., None]).movedim(-1, 1)
 
 
 def _read_bilinear(images: Pixels, index: Tensor, y: Tensor, x: Tensor) -> Tensor:
