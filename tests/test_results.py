@@ -117,6 +117,9 @@ def test_the_projects_own_records_are_complete():
             for difference in record["differences"].values():
                 assert 0 < difference["mean"] < 2 and difference["mean"] < difference["largest"] < 255
             continue
+        if "frames" in record:  # of `make gpu`
+            assert record["speed"]["frames_per_second"] > 0 and record["device"]
+            continue
         made_by = record.get("recipe") or record.get("official") or {"num_classes": 2}
         if made_by["num_classes"] == 1:
             assert {"image"} <= set(record["scores"]) <= set(tasks.MAPS), name

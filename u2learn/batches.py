@@ -20,15 +20,18 @@ from u2learn.data.augment import (
     shrunk_size,
 )
 from u2learn.data.example import Example
+from u2learn.pixels import IGNORE
 from u2learn.recipe import Recipe
 from u2learn.tasks import TASKS
+
+AHEAD = 100  # batches whose images are chosen at once: what is sent to a GPU makes the program wait for it
 
 
 class TrainingData:
     """A training set as uint8 pixels on the device, images of any sizes, and the batch of any iteration.
 
     Raises:
-        ValueError: there are no images, or one has other channels than the recipe says.
+        ValueError: there are no images, or one has other channels or classes than the recipe says.
     """
 
     def __init__(self, recipe: Recipe, examples: Sequence[Example], device: str):
@@ -37,6 +40,7 @@ class TrainingData:
         self.recipe, self.device, self.count = recipe, device, len(examples)
         labels: list[Tensor] = []
         statistics: list[tuple[Tensor, Tensor]] = []
+        classes = max(2, recipe.num_classes)
         self.names: list[str] = []
 
         def images() -> Iterator[Tensor]:
@@ -46,6 +50,13 @@ class TrainingData:
                     raise ValueError(
                         f"{example.name} has {len(image)} channels, and the recipe {recipe.name!r} says "
                         f"{recipe.channels}: set channels={len(image)}, or read the images in another way."
+                    )
+                wrong = label[(label >= classes) & (label != IGNORE)]
+                if len(wrong):  # a GPU that meets one stops with a message that names nothing
+                    raise ValueError(
+                        f"The label of {example.name} has class {int(wrong[0])}, and the recipe "
+                        f"{recipe.name!r} knows {classes} classes, 0 to {classes - 1}: set num_classes to "
+                        "those of the images."
                     )
                 image = image.to(device)
                 self.names.append(example.name)
@@ -58,6 +69,7 @@ class TrainingData:
         self.labels = Pixels.gather(labels, self.count, device)
         self.mean, self.std = (torch.cat(values) for values in zip(*statistics, strict=True))  # (N, C, 1, 1)
         self.generator = torch.Generator(device)
+        self._sent: tuple[int, Tensor] | None = None  # some AHEAD batches: which, and their images
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Images (B, C, h, w), normalised and augmented, and what the loss compares with, of one iteration.
@@ -87,14 +99,19 @@ class TrainingData:
 
     def _indices(self, iteration: int) -> Tensor:
         """Which images: an endless stream of shuffled epochs, cut into batches."""
-        recipe = self.recipe
-        places = range(iteration * recipe.batch, (iteration + 1) * recipe.batch)
-        epochs = {}
-        for epoch in {place // self.count for place in places}:
-            generator = torch.Generator().manual_seed(seed_of(recipe.seed, "epoch", epoch))
-            epochs[epoch] = torch.randperm(self.count, generator=generator)
-        index = torch.stack([epochs[place // self.count][place % self.count] for place in places])
-        return index.to(self.device)
+        block, place = divmod(iteration, AHEAD)
+        if self._sent is None or self._sent[0] != block:
+            length = AHEAD * self.recipe.batch
+            first, skipped = divmod(block * length, self.count)  # the epoch, and what is used up of it
+            last = (block * length + length - 1) // self.count
+            stream = torch.cat([self._shuffled(epoch) for epoch in range(first, last + 1)])
+            chosen = stream[skipped : skipped + length].view(AHEAD, self.recipe.batch)
+            self._sent = block, chosen.to(self.device)
+        return self._sent[1][place]
+
+    def _shuffled(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed_of(self.recipe.seed, "epoch", epoch))
+        return torch.randperm(self.count, generator=generator)
 
 
 def sized(example: Example, recipe: Recipe) -> tuple[Tensor, Tensor]:

@@ -179,7 +179,7 @@ def evaluate(options: argparse.Namespace) -> None:
         inference.save_model(options.export, model, recipe)
         written.append(options.export)
     if options.record:
-        written.append(records.write_record(_record_name(record), record))
+        written.append(records.write_record(records.name_of(record), record))
     if "unfinished" in record:
         done, all_ = record["unfinished"], record["recipe"]["iterations"]
         print(f"This run stands at iteration {done} of {all_}: its scores are no result yet.")
@@ -291,7 +291,7 @@ def reproduce(options: argparse.Namespace) -> None:
             print(stop)
             return
         record = measure.measure(folder, options.device, recipe=recipe)
-        path = records.write_record(_record_name(record), record)
+        path = records.write_record(records.name_of(record), record)
         print(f"{_score_table(record['scores'])}\nWritten: {path}", flush=True)
     whole = {recipe.dataset: recipe for recipe in runs if recipe.protocol in ("", "mmseg")}
     for dataset, recipe in whole.items():
@@ -375,11 +375,6 @@ def check(options: argparse.Namespace) -> None:
             raise ValueError(f"{text!r} is not one more score: write each once, as dice=0.824.")
         printed[name] = value
     print(protocols.check_table(options.set, printed))
-
-
-def _record_name(record: dict) -> str:
-    name = f"{record['recipe']['name']}-seed{record['seed']}"
-    return f"{name}-at-{record['unfinished']}" if "unfinished" in record else name
 
 
 def _score_table(scores: dict[str, dict]) -> str:

@@ -15,7 +15,7 @@ from u2learn.data.augment import normalisation, normalise, read_points, resize, 
 from u2learn.data.download import fetch_weights
 from u2learn.data.example import image_of
 from u2learn.data.published import PUBLISHED
-from u2learn.devices import channels_last
+from u2learn.devices import laid_out
 from u2learn.models.frozen import freeze_folded_norms
 from u2learn.models.official import load_official, official_u2net
 from u2learn.models.weights import read_weights, with_prefix, write_tensors
@@ -242,7 +242,7 @@ def load_model(path: str | Path) -> tuple[nn.Module, Recipe | None]:
         model, recipe = _ours(tensors, metadata["recipe"], path)
     else:
         model = official_u2net(tensors, Path(path))
-    return channels_last(model.eval()), recipe
+    return laid_out(model.eval()), recipe
 
 
 def _ours(tensors: dict[str, Tensor], text: str, path: str | Path) -> tuple[nn.Module, Recipe]:
@@ -275,7 +275,7 @@ def pretrained(name: str = "drive-small", progress: bool = True) -> tuple[nn.Mod
         recipe, path = studies.get(PUBLISHED[name].recipe), fetch_weights(name, progress)
         if recipe.task == "saliency":
             return load_model(path)
-        return channels_last(load_official(recipe.build_model(), path).eval()), recipe
+        return laid_out(load_official(recipe.build_model(), path).eval()), recipe
     assets = Path(__file__).parent / "assets"
     if not (assets / f"{name}.safetensors").exists():
         shipped = ", ".join(sorted(path.stem for path in assets.glob("*.safetensors")))

@@ -68,6 +68,12 @@ def write_record(name: str, record: dict) -> Path:
     return path
 
 
+def name_of(record: Record) -> str:
+    """The name of a run's record: recipe and seed, and of an unfinished run how far it came."""
+    name = f"{record['recipe']['name']}-seed{record['seed']}"
+    return f"{name}-at-{record['unfinished']}" if "unfinished" in record else name
+
+
 def provenance(device: str) -> Record:
     """What the numbers were made with: commit (of a checkout, where git is installed), versions, device.
 

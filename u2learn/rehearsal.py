@@ -14,6 +14,7 @@ import threading
 import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from u2learn.recipe import Recipe
 
 EYES = [f"{n:02}{side}" for n in (1, 2, 11) for side in "LR"]  # of CHASE_DB1: 4 train, 2 test
 THINGS = [f"{n:04}" for n in (*range(1, 9), *range(701, 705))]  # of ECSSD: 8 train, 4 test
-TINY = {"crop": (32, 32), "batch": 2, "iterations": 12, "evaluations": 2}
+TINY: dict[str, Any] = {"crop": (32, 32), "batch": 2, "iterations": 12, "evaluations": 2}
 
 
 def begin(folder: str | Path) -> None:
@@ -46,7 +47,7 @@ def begin(folder: str | Path) -> None:
         os.environ[f"U2LEARN_{name.upper()}"] = str(folder / name)
     vessels = studies.get("chase-fcn-ce")
     vessels = dataclasses.replace(vessels, **TINY, window=(32, 32), stride=(32, 32))
-    narrow = {"model_options": {"out_channels": 16}, "square": 64, "crop": (64, 64)}
+    narrow: dict[str, Any] = {"model_options": {"out_channels": 16}, "square": 64, "crop": (64, 64)}
     things = dataclasses.replace(studies.get("ecssd-u2net-small"), **narrow)
     tuned = dataclasses.replace(studies.get("ecssd-small"), **narrow, batch=4, evaluations=2)
     for recipe in (vessels, things, tuned):

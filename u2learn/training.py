@@ -30,10 +30,12 @@ from u2learn.console import hide_bar
 from u2learn.data.augment import Augmentation
 from u2learn.data.example import Example
 from u2learn.devices import (
-    channels_last,
     compiled,
     device_name,
+    forget_peak,
     kind_of,
+    laid_out,
+    layout,
     mixed_precision,
     peak_memory,
     pick_device,
@@ -199,6 +201,7 @@ class Run:
         self.best, self.since_best = -math.inf, 0  # score of the watched part; evaluations since then
         self.given: str | None = None  # which images trained, where they are not those of the recipe
         remove_leftovers(self.folder)
+        forget_peak(device)  # that of earlier runs
         self.model = recipe.build_model()
         if recipe.start and not self.checkpoint.exists():
             self._begin_with(start)
@@ -208,7 +211,7 @@ class Run:
             self.model.load_state_dict(with_prefix(saved[0], "raw." if recipe.ema else "model."))
         if recipe.start:
             freeze_folded_norms(self.model)  # told by their numbers, so a resumed run finds them again
-        self.model = channels_last(self.model.to(device)).train()
+        self.model = laid_out(self.model.to(device)).train()
         self.forward = compiled(self.model, recipe, device)
         self.averaged = copy.deepcopy(self.model) if recipe.ema else self.model
         self.optimiser = optimiser(recipe, self.model)
@@ -235,7 +238,7 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate(self.iteration)
         with self.autocast:
-            outputs = self.forward(images.contiguous(memory_format=torch.channels_last))
+            outputs = self.forward(images.contiguous(memory_format=layout(self.device)))
         loss = self.loss([x.float() for x in outputs], target)
         self.optimiser.zero_grad()
         self.scaler.scale(loss).backward()
@@ -254,6 +257,7 @@ class Run:
         Of `unseen`, the same part as windows without augmentation, the loss is logged too: of the model as it
         predicts, without auxiliary outputs.
         """
+        self._note_memory()
         score = evaluate(self.averaged, self.recipe, watched).result()["image"]
         if unseen is not None:
             with torch.no_grad(), evaluating(self.averaged):
@@ -267,6 +271,7 @@ class Run:
             self.best, self.since_best = score[main], 0
             if self.recipe.keep == "best":
                 save_model(self.folder / "best.safetensors", self.averaged, self.recipe)
+        forget_peak(self.device)  # that of a test
         return {main: f"{score[main]:.3f}"}
 
     def trained(self) -> nn.Module:
@@ -283,7 +288,8 @@ class Run:
             for step, value in enumerate(losses, self.iteration - len(losses))
             if not math.isfinite(value)
         ]
-        if bad or not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+        finite = torch.stack([p.isfinite().all() for p in self.model.parameters()])  # asked for once for all
+        if bad or not finite.all():
             step = bad[0] if bad else self.iteration - 1
             what = (
                 f"The loss became {losses[bad[0] - self.iteration]}"
@@ -308,8 +314,7 @@ class Run:
             tensors |= {f"raw.{name}": x for name, x in self.model.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{key}": x for key, x in state.items()}
-        peak = peak_memory(self.device)
-        self.memory = self.memory if peak is None else max(self.memory or 0, peak)
+        self._note_memory()
         position = {
             "iteration": self.iteration,
             "finished": self.finished,
@@ -325,6 +330,10 @@ class Run:
         }
         metadata = {"recipe": self.recipe.to_json(), "position": json.dumps(position)}
         write_tensors(self.checkpoint, tensors, metadata)
+
+    def _note_memory(self) -> None:
+        peak = peak_memory(self.device)
+        self.memory = self.memory if peak is None else max(self.memory or 0, peak)
 
     def _begin_with(self, start: str | Path | None) -> None:
         """Put the weights into the model that the recipe starts from, and say what was taken of them."""
@@ -353,13 +362,18 @@ class Run:
         self.memory = position.get("memory")
         self.best = -math.inf if position.get("best") is None else position["best"]
         self.since_best = position.get("since_best", 0)
-        self.scaler.load_state_dict(position["scaler"])
+        if position["scaler"]:  # it begins anew where it was not needed before: on another device, in 32 bits
+            self.scaler.load_state_dict(position["scaler"])
         self.averaged.load_state_dict(with_prefix(tensors, "model."))
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in with_prefix(tensors, "optimiser.").items():
             index, key = name.split(".")
             state.setdefault(int(index), {})[key] = tensor
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
+        for weight, kept in self.optimiser.state.items():  # a file knows one order in memory, and a GPU is
+            for key, x in kept.items():  # slow where that of a kernel is another one
+                if x.shape == weight.shape and x.ndim == 4:
+                    kept[key] = torch.empty_like(weight).copy_(x)
 
     def _trim_log(self) -> None:
         """Drop what was logged after the checkpoint, and a line that was cut in the middle."""

@@ -7,7 +7,7 @@ its data. Here the whole data set lies on the device as uint8 and a batch is a h
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -227,7 +227,7 @@ def normalisation(images: Tensor, how: str) -> tuple[Tensor, Tensor]:
             f"Unknown normalisation {how!r}: choose 'image', 'maximum', "
             f"{', '.join(map(repr, NORMALISATIONS))}."
         )
-    mean, std = (torch.tensor(x, device=images.device)[None, :, None, None] for x in NORMALISATIONS[how])
+    mean, std = (_channels(x, images.device) for x in NORMALISATIONS[how])  # (1, 3, 1, 1)
     return mean, std
 
 
@@ -268,8 +268,7 @@ def read_points(maps: Tensor, size: Size) -> Tensor:
 
 def rgb_to_grey(rgb: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, 1, H, W): the luma of ITU-R 601, as Pillow's mode L."""
-    weights = torch.tensor([0.299, 0.587, 0.114], device=rgb.device)[None, :, None, None]
-    return (rgb * weights).sum(dim=1, keepdim=True)
+    return (rgb * _channels((0.299, 0.587, 0.114), rgb.device)).sum(dim=1, keepdim=True)
 
 
 def rgb_to_hsv(rgb: Tensor) -> Tensor:
@@ -286,10 +285,15 @@ def rgb_to_hsv(rgb: Tensor) -> Tensor:
 def hsv_to_rgb(hsv: Tensor) -> Tensor:
     """The inverse of `rgb_to_hsv`."""
     hue, saturation, value = hsv.unbind(1)
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=hsv.device)[None, :, None, None]  # red, green, blue
+    offsets = _channels((5.0, 3.0, 1.0), hsv.device)  # red, green, blue
     k = (offsets + 6 * hue[:, None]) % 6
     ramp = torch.minimum(k, 4 - k).clamp(0, 1)
     return value[:, None] * (1 - saturation[:, None] * ramp)
+
+
+def _channels(numbers: Sequence[float], device: torch.device) -> Tensor:
+    """A number a channel, (1, C, 1, 1), filled in on the device: a list sent there would be waited for."""
+    return torch.stack([torch.full((1, 1), number, device=device) for number in numbers])[None]
 
 
 def _window_grid(
@@ -333,7 +337,8 @@ def _read_nearest(labels: Pixels, index: Tensor, y: Tensor, x: Tensor) -> Tensor
     y, x = y.round().long(), x.round().long()
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     place = torch.where(inside, start + y * width + x, start)
-    return torch.where(inside, labels.values.take(place), IGNORE)
+    seen = labels.values.index_select(0, place.flatten())  # Apple's GPU has no `take`
+    return torch.where(inside, seen.view_as(place), IGNORE)
 
 
 def _read_bilinear(images: Pixels, index: Tensor, y: Tensor, x: Tensor) -> Tensor:

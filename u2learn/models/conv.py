@@ -63,7 +63,13 @@ def parameters(module: nn.Module) -> int:
 
 
 def resize_like(x: Tensor, like: Tensor) -> Tensor:
-    """`x` (B, C, h, w) resized bilinearly to the height and width of `like` (..., H, W)."""
+    """`x` (B, C, h, w) resized bilinearly to the height and width of `like` (..., H, W).
+
+    In 32 bits where it runs on a GPU, which in the way back adds up what comes from all pixels in the map's
+    own type: a sum of 16 bits stands still once it is a few hundred times what is added. A CPU adds in 32.
+    """
     if x.shape[-2:] == like.shape[-2:]:
         return x
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+    wide = x.float() if x.dtype.itemsize < 4 and x.device.type != "cpu" else x
+    up = F.interpolate(wide, size=like.shape[-2:], mode="bilinear", align_corners=False)
+    return up.to(x.dtype)
