@@ -82,6 +82,53 @@ def test_the_code_of_solutions_is_run(path):
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_no_verdict_is_typed_into_a_solution(path):
+    """Numbers too, where the code is run: see tools/validation.py."""
+    assert solutions.unproved(json.loads(path.read_text(encoding="utf-8"))) == []
+
+
+EXERCISE = """```{exercise} One seed
+:label: one-seed
+
+How often is one of 5 seeds of DRIVE, STARE and CHASE_DB1 within 0.30 points?
+```
+
+````{solution} one-seed
+:class: dropdown
+
+Under a normal law:
+
+```python
+for dataset, share in shares.items():
+    print(dataset, f"{share:.3f}", "decides" if share < 0.5 else "is better than a coin")
+```
+
+THE CONCLUSION
+````"""
+
+
+@pytest.mark.parametrize(
+    ("conclusion", "typed"),
+    [
+        ("On STARE more often than not: a single run there says nothing.", "'more often'"),
+        ("A single run there decides nothing, and never did.", "'never'"),
+        ("A single run on STARE is clearly not enough.", "'clearly'"),
+        ("It takes 25 seeds.", "'25'"),
+        ("That happens in 29 % of the cases.", "'29'"),
+        ("The share is 0.20 on STARE.", ""),
+        ("On STARE that is 19.2 %, so about 19 % of the pairs of 5 seeds.", ""),
+        ("A run that decides is the one that is printed; within 0.3 points.", ""),
+        ("Two runs of 10 say less than all: see `17` and {cite}`someone2019`.", "'less than'"),
+    ],
+)
+def test_a_conclusion_must_come_out_of_the_code(conclusion, typed):
+    text = EXERCISE.replace("THE CONCLUSION", conclusion)
+    chapter = {"cells": [{"cell_type": "markdown", "source": text}]}
+    found = solutions.unproved(chapter, {"one-seed-1": "drive 0.000 decides\nstare 0.192 decides\n"})
+    assert [claim.split(": ")[1].split(" is typed")[0] for claim in found] == ([typed] if typed else [])
+
+
 @pytest.fixture
 def parts_of_drive(tmp_path, monkeypatch):
     """A part of each photograph of DRIVE, from its left edge, in the place of all of it."""

@@ -1,5 +1,6 @@
 """Chapters are executed once: what nbval got is what the site shows, and nothing else is kept."""
 
+import json
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from conftest import ROOT
 from jupyter_client.provisioning.local_provisioner import LocalPortCache
 
 from tools import kernels as forks
-from tools import outputs
+from tools import outputs, solutions
 from tools.outputs import Site
 
 # Says what the kernel sees, and leaves a line in a file each time that it runs.
@@ -21,6 +22,14 @@ WITNESS = """import os
 with open({log!r}, "a") as file:
     file.write({name!r} + "\\n")
 print(os.listdir(), os.environ["U2LEARN_PUBLISH"], os.environ["U2LEARN_BUDGET"])"""
+# What it says in words is not what it prints.
+CLAIM = """````{solution} how-many
+```python
+print(6 * 7)
+```
+
+It is 43.
+````"""
 # Points the tools to another folder than the project's, before nbval begins.
 ELSEWHERE = """from pathlib import Path
 from tools import kernels, outputs
@@ -41,9 +50,13 @@ def site(tmp_path, monkeypatch, kernels) -> Site:
     return it
 
 
-def write(site: Site, name: str, *sources: str, folder: str = "book/chapters", checked: str = "") -> Path:
-    """A notebook of these code cells; the last should show the text `checked`, if there is any."""
+def write(
+    site: Site, name: str, *sources: str, folder: str = "book/chapters", checked: str = "", prose: str = ""
+) -> Path:
+    """A notebook of these code cells, and prose; the last cell should show the text `checked`, if any."""
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    if prose:
+        cells.insert(0, nbformat.v4.new_markdown_cell(prose))
     if checked:
         cells[-1].metadata.tags, cells[-1].execution_count = ["nbval-check-output"], 1
         cells[-1].outputs = [nbformat.v4.new_output("stream", text=checked)]
@@ -77,6 +90,9 @@ def test_what_nbval_got_is_kept_and_not_executed_again(site):
     write(site, "differs", witness("differs"), "print(1 + 1)", folder="_build/solved", checked="3\n")
     raises = write(site, "raises", witness("raises"), "1 / 0", "print('on')", folder="book/labs")
     write(site, "no-page", witness("no-page"), folder="exercises")
+    claims = write(site, "claims", witness("claims"), prose=CLAIM)
+    copy = solutions.solved(json.loads(claims.read_text(encoding="utf-8")))
+    (site.output / "_build/solved/claims.ipynb").write_text(json.dumps(copy), encoding="utf-8")
     (site.output / "elsewhere.py").write_text(ELSEWHERE.format(root=str(site.output)), encoding="utf-8")
     (site.output / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
 
@@ -90,12 +106,13 @@ def test_what_nbval_got_is_kept_and_not_executed_again(site):
         capture_output=True,
         text=True,
     )
-    assert "3 failed, 6 passed" in result.stdout, result.stdout + result.stderr
+    assert "4 failed, 7 passed" in result.stdout, result.stdout + result.stderr
+    assert "how-many: '43' is typed, and its code does not print it: It is 43." in result.stdout
     assert texts(site, good) == ["[] 1 smoke\n", "2\n"], "in an empty folder, as published"
     assert [path for path in outputs.pages().values() if not site.has(path)] == [differs, raises]
 
     ran = sorted(log.read_text(encoding="utf-8").split())
-    assert ran == ["differs", "good", "no-page", "raises"]
+    assert ran == ["claims", "differs", "good", "no-page", "raises"]
     (complaint,) = site.execute_missing()
     assert complaint.startswith("book/labs/raises.ipynb stops with an error:")
     assert "ZeroDivisionError" in complaint

@@ -3,22 +3,42 @@
     python -m tools.solutions
 
 On a page a solution is text behind a toggle, which nothing would run. `make test` runs these copies, in
-_build/solved, in place of the chapters.
+_build/solved, in place of the chapters. What the text of a solution claims about its own code must come out
+of that code: `unproved` finds what does not.
 """
 
 import json
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tools.notebooks import ROOT, dump
 
 SOLVED = ROOT / "_build" / "solved"
+EXERCISE = re.compile(r"^(`{3,})\{exercise\}[^\n]*\n:label: ([\w-]+)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 SOLUTION = re.compile(r"^(`{3,})\{solution\} ([\w-]+)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+STRING = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'")
+NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?")
+SENTENCE = re.compile(r"(?<=[.:;?!])\s+")
+COUNTED = 10  # up to here a number may count things of the text: "of the two", "a 3x3 kernel"
+VERDICT = re.compile(
+    r"\b(better|worse|more often|less often|wins?|loses?|beats?|decides?|ahead|behind|improves?"
+    r"|clearly|by far|hardly|never|always|as good as|less than|nothing is left)\b",
+    re.IGNORECASE,
+)
+# Solutions with such words that no run could refute, and why.
+REASONED = {
+    "ch3-unpool": "a count: the map has one number in a cell of four",
+    "ch6-focal": "the loss of a sure pixel is multiplied by nearly nothing: a formula",
+    "ch6-soft-iou": "Dice and IoU of one pair of masks rank alike: a formula",
+    "ch14-orders": "a mean of maxima is not below the maximum of the mean",
+    "ch18-suspicious": "IoU = Dice / (2 - Dice) is not above Dice",
+}
 
 
 def solved(notebook: dict) -> dict:
     """The notebook, and behind it a cell for each piece of Python in its solutions."""
-    prose = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")
     cells = [
         {
             "cell_type": "code",
@@ -28,10 +48,67 @@ def solved(notebook: dict) -> dict:
             "outputs": [],
             "source": code,
         }
-        for solution in SOLUTION.finditer(prose)
+        for solution in SOLUTION.finditer(prose(notebook))
         for number, code in enumerate(CODE.findall(solution[3]), start=1)
     ]
     return {**notebook, "cells": notebook["cells"] + cells}
+
+
+def prose(notebook: dict) -> str:
+    return "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")
+
+
+def printed(outputs: Iterable[Mapping[str, Any]]) -> str:
+    """The text that a cell left behind."""
+    texts = []
+    for output in outputs:
+        data = output.get("data", {})
+        texts += [output.get("text", ""), data.get("text/plain", ""), data.get("text/markdown", "")]
+    return "\n".join("".join(text) for text in texts)
+
+
+def unproved(notebook: dict, said: Mapping[str, str] | None = None) -> list[str]:
+    """What solutions with code claim in words, and neither their code nor their exercise says.
+
+    A verdict ("more often than not") has to be printed by the code, or be REASONED. So has a number, up to
+    rounding, unless it stands in the exercise or the code; numbers are looked at if `said` has what the cells
+    of `solved` printed, by their ids.
+    """
+    text, found = prose(notebook), []
+    exercises = {match[2]: match[3] for match in EXERCISE.finditer(text)}
+    for solution in SOLUTION.finditer(text):
+        label, pieces = solution[2], CODE.findall(solution[3])
+        if not pieces:
+            continue
+        code = "\n".join(pieces)
+        own = [said.get(f"{label}-{i}", "") for i in range(1, len(pieces) + 1)] if said else []
+        shown = "\n".join([*STRING.findall(code), *own]).lower()
+        words = CODE.sub("", solution[3]).replace(":class: dropdown", "")
+        known = [value for _, value in numbers("\n".join([exercises.get(label, ""), code, *own]))]
+        for sentence in SENTENCE.split(" ".join(words.split())):
+            claims = [m[0] for m in VERDICT.finditer(sentence) if m[0].lower() not in shown]
+            typed = [] if label in REASONED else claims
+            if said:
+                plain = re.sub(r"`[^`]*`", "", sentence)
+                typed += [
+                    digits
+                    for digits, value in numbers(plain)
+                    if value > COUNTED and not any(rounds_to(other, digits) for other in known)
+                ]
+            found += [f"{label}: {it!r} is typed, and its code does not print it: {sentence}" for it in typed]
+    return found
+
+
+def numbers(text: str) -> list[tuple[str, float]]:
+    """The numbers in a text, each as it stands there and its value."""
+    return [(match, float(match.replace(",", ""))) for match in NUMBER.findall(text)]
+
+
+def rounds_to(result: float, digits: str) -> bool:
+    """Whether a number rounds to the one in the text, as it is or in per cent."""
+    places = len(digits.partition(".")[2])
+    value = float(digits.replace(",", ""))
+    return any(abs(value - scale * result) <= 0.5001 * 10**-places for scale in (1, 100))
 
 
 def main() -> None:

@@ -3,9 +3,11 @@
     python -m pytest -p tools.validation --nbval-lax --nbval-current-env _build/solved
 
 nbval executes each cell, and compares the text of those that are tagged. A chapter is kept once all of its
-own cells have passed; behind them in its copy (tools/solutions.py) stands the code of its solutions.
+own cells have passed; behind them in its copy (tools/solutions.py) stands the code of its solutions. When the
+last of these has passed, what the solutions say in words is held against what they printed.
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Generator
@@ -14,6 +16,7 @@ import pytest
 from nbval import plugin
 from nbval.kernel import RunningKernel
 
+from tools import solutions
 from tools.kernels import fork_kernels
 from tools.outputs import TESTED, code, pages
 
@@ -56,3 +59,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         passed.append(item)
         if [cell.cell.source for cell in passed] == code(page):
             TESTED.keep(page, [cell.test_outputs for cell in passed])
+        if len(passed) > len(code(page)) and len(passed) == len(code(item.path)):
+            said = {cell.cell.id: solutions.printed(cell.test_outputs) for cell in passed}
+            claims = solutions.unproved(json.loads(page.read_text(encoding="utf-8")), said)
+            assert not claims, "\n".join(claims)

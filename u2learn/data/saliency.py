@@ -74,7 +74,7 @@ class Saliency(ExampleSet):
             read, or its sizes differ.
         FileNotFoundError: if the set, or a folder of it, is not there.
 
-    Source: Qin et al., 2020, section 4.1; Qin et al., 2022, section 3.
+    Source: Qin et al., 2020; Qin et al., 2022, section 3.
     """
 
     def __init__(self, dataset: str, part: str, root: str | Path | None = None, protocol: str = "duts"):

@@ -182,8 +182,8 @@ def relaxed_f(pred: Array, mask: Array, rho: float = 3) -> float:
     """F of the borders, where a border pixel within `rho` pixels of the other border counts as found.
 
     The map is cut above 0.5. The border of a mask is what a 3x3 cross erodes from it; where the frame cuts an
-    object off, it has no border. Without any border the score is 0. Source: Qin et al., U²-Net (2020),
-    section 4.2; their program was not published, so element, frame and distance (Euclidean) are our choice.
+    object off, it has no border. Without any border the score is 0. Source: Qin et al., U²-Net (2020);
+    their program was not published, so element, frame and distance (Euclidean) are our choice.
     """
     ndimage, spatial = import_or_explain("scipy.ndimage"), import_or_explain("scipy.spatial")
     drawn, true = (

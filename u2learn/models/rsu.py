@@ -17,7 +17,7 @@ class RSU(nn.Module):
     Raises:
         ValueError: a height below 2, which is no U.
 
-    Source: Qin et al., 2020, section 3.1 and figure 2(e).
+    Source: Qin et al., 2020, by its code, model/u2net.py.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ class U2Net(nn.Module):
     Image (B, C, H, W) -> [fused, side 1, ..., side 6], each (B, K, H, W), any H and W from 1 up; in eval mode
     too, as all sides feed the fused map. (To train at sides up to 32, B > 1.) `block` makes a stage of a row.
 
-    Source: Qin et al., 2020, section 3.2, figure 5 and table 1.
+    Source: Qin et al., 2020, by its code, model/u2net.py.
     """
 
     def __init__(self, down: list[tuple], up: list[tuple], num_classes: int = 1, block: Callable = RSU):
