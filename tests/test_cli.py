@@ -441,7 +441,7 @@ def test_without_a_checkout_records_lie_beside_the_runs(tiny, monkeypatch, capsy
     run("report", "chase-fcn-ce")
     out = capsys.readouterr().out
     assert "CHASE_DB1, UNet-S5-D16 (OpenMMLab): FCN, CE" in out
-    assert re.search(r"^Dice +80\.24 +80\.51 +\+0\.27 +reproduced$", out, re.M)
+    assert re.search(r"^Dice +80\.24 +80\.51 +– +\+0\.27 +reproduced$", out, re.M)
     assert "no reported row" in failure("report", "small")
     monkeypatch.chdir(tiny)
     assert "is no checkout" in failure("report")

@@ -248,10 +248,10 @@ def test_the_counts_are_those_of_the_files(dataset):
 
 def test_test_images_are_those_of_the_readers():
     sizes = {name: [len(images) for images in protocols.splits(name).values()] for name in LAYOUTS}
-    assert sizes == {"drive": [20, 40], "stare": [10, 20], "chase": [8, 20, 28], "hrf": [30, 24, 45]}
+    assert sizes == {"drive": [20, 40], "stare": [10, 20], "chase": [8, 20, 20, 28], "hrf": [30, 24, 45]}
     chase = protocols.splits("chase")
     assert chase["mmseg, paddleseg"] == tuple(f"{n}{side}" for n in range(11, 15) for side in "LR")
-    assert next(iter(protocols.splits("drive"))) == "mmseg, paddleseg, lwnet"
+    assert next(iter(protocols.splits("drive"))) == "mmseg, paddleseg, lwnet, binseg"
 
 
 def our_rows():
@@ -291,7 +291,7 @@ def test_a_row_of_two_protocols_has_none():
 
 
 def test_an_answer_says_what_it_rests_on():
-    images = protocols.splits("drive")["mmseg, paddleseg, lwnet"]
+    images = protocols.splits("drive")["mmseg, paddleseg, lwnet, binseg"]
     whole, mean = (Protocol("drive", "", images, "image", pool) for pool in ("total", "image"))
     answer = whole.answer({"dice": "78.67", "mdice": "88.38"})
     assert answer.state == POSSIBLE and answer.because.startswith("as with tp ")
@@ -311,7 +311,7 @@ def test_the_reported_rows_are_full_images():
     assert rows["STARE", "UNet (PaddleSeg)", "3x3 conv, Dice"] == {"mdice": "90.43", "miou": "83.54"}
     table = tables.GENERATED["possible"]()
     assert {line.count("|") for line in table.splitlines()} == {7}
-    assert "| DRIVE | mmseg, paddleseg, lwnet (20) | 6 of 6 | 0 of 6 | 1 of 1 | 0 of 1 |" in table
+    assert "| DRIVE | mmseg, paddleseg, lwnet, binseg (20) | 6 of 6 | 0 of 6 | 1 of 1 | 0 of 1 |" in table
     assert tables.GENERATED["possible-summary"]().startswith("Of 28 rows, 24 cannot be pixel totals of the f")
 
 
@@ -332,7 +332,7 @@ def test_the_command_needs_no_data(capsys, monkeypatch, tmp_path):
     text = capsys.readouterr().out
     first, split, *lines = text.splitlines()
     assert first == "STARE: accuracy 0.9560, sensitivity 80.10, specificity 97.4%"
-    assert split == "test images of mmseg, paddleseg (10)"
+    assert split == "test images of mmseg, paddleseg, binseg (10)"
     assert len([line for line in lines if POSSIBLE in line or IMPOSSIBLE in line]) == 8
     assert "our own definition" in text and "\nOf 8 protocols " in text
     assert max(len(line) for line in lines) <= 84  # as wide as a page of the book
