@@ -194,7 +194,6 @@ def stop_and_go_on(order: Order) -> tuple[Found, str]:
         ValueError: it ends further away than ten times that.
     """
     eyes = {"train": 4, "test": 1, "size": (128, 128), "seed": 0}
-    eyes = {"train": 4, "test": 1, "size": (128, 128), "seed": 0}
     shorter: dict[str, Any] = {"data_options": eyes, "crop": (64, 64), "evaluations": 1, "views": ""}
     recipe = dataclasses.replace(studies.get(WITHOUT_DATA), iterations=2 * training.CHECK_EVERY, **shorter)
     with TemporaryDirectory() as folder:

@@ -70,6 +70,7 @@ class Line:
     value: str
     unit: str
     sources: tuple[str, ...]
+    remark: str = ""  # that its authors corrected it later, or that it stands under another's name
     recipe: str | None = None  # the recipe of ours that is held against it
     trained: Value | None = None  # ours, trained by that recipe
     official: Value | None = None  # the authors' weights, tested by it
@@ -143,6 +144,7 @@ def _line(rows: list[dict]) -> Line:
         "value": row["value"],
         "unit": row["unit"],
         "sources": tuple(dict.fromkeys(r["source"] for r in rows)),
+        "remark": row["remark"],
     }
     if row["remark"] or row["unit"] in OTHER_CARDS:
         why = row["remark"] or "measured on another card"

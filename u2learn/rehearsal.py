@@ -33,6 +33,8 @@ from u2learn.recipe import Recipe
 
 EYES = [f"{n:02}{side}" for n in (1, 2, 11) for side in "LR"]  # of CHASE_DB1: 4 train, 2 test
 THINGS = [f"{n:04}" for n in (*range(1, 9), *range(701, 705))]  # of ECSSD: 8 train, 4 test
+CHASE_PARTS = {"CHASEDB1.zip": "."}  # the archives of a set, and the folders that they fill
+ECSSD_PARTS = {"images.zip": "images", "ground_truth_mask.zip": "ground_truth_mask"}
 TINY: dict[str, Any] = {"crop": (32, 32), "batch": 2, "iterations": 12, "evaluations": 2}
 
 
@@ -65,7 +67,7 @@ def begin(folder: str | Path) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
 
-    for name, parts, number in (("chase", {"CHASEDB1.zip": "."}, len(EYES)), ("ecssd", _ECSSD, len(THINGS))):
+    for name, parts, number in (("chase", CHASE_PARTS, len(EYES)), ("ecssd", ECSSD_PARTS, len(THINGS))):
         there = DATASETS[name]
         archives = tuple(Archive((f"{address}/{file}",), into) for file, into in parts.items())
         contents = {kind: (pattern, number) for kind, (pattern, _) in there.contents.items()}
@@ -74,9 +76,6 @@ def begin(folder: str | Path) -> None:
         archive = Archive((f"{address}/{_file(recipe)}",), sha256=checksum(home / _file(recipe)))
         name = published_for(studies.training_of(recipe).name)
         PUBLISHED[name] = dataclasses.replace(PUBLISHED[name], archive=archive)
-
-
-_ECSSD = {"images.zip": "images", "ground_truth_mask.zip": "ground_truth_mask"}
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -97,7 +96,7 @@ def _write_archives(home: Path) -> None:
             _put(archive, f"Image_{name}.jpg", _picture(eye))
             _put(archive, f"Image_{name}_1stHO.png", Image.fromarray(eye.label.astype(bool)))
             _put(archive, f"Image_{name}_2ndHO.png", Image.fromarray(second.astype(bool)))
-    images, masks = (zipfile.ZipFile(home / name, "w") for name in _ECSSD)
+    images, masks = (zipfile.ZipFile(home / name, "w") for name in ECSSD_PARTS)
     with images, masks:
         for seed, name in enumerate(THINGS):
             thing = salient(seed, (72, 96))
