@@ -118,7 +118,7 @@ def structure(g: torch.Generator, answer: Answer, dilated: bool) -> str:
             wrong_order(got, want, (height, inputs, mid, out), dilated, x, case)
         cases.done("")
     how = "dilated" if dilated else "pooled"
-    return f"8 random blocks run the convolutions of figure 2, {how} as they should be."
+    return f"8 random blocks run the convolutions of an RSU (U²-Net, figure 2), {how} as they should be."
 
 
 def residual_suspects(want: Tensor, x: Tensor, projected: Tensor) -> dict[str, Tensor]:
