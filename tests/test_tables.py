@@ -1,5 +1,6 @@
 """The tables "reported and ours": every reported number once, its state, and the files that show them."""
 
+import csv
 import dataclasses
 import json
 import random
@@ -145,6 +146,23 @@ def test_every_unet_row_of_openmmlab_and_paddleseg_has_its_recipe():
             assert line.value in reported.reported_for(recipes.get(line.recipe)).values(), line
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "u2learn" / "assets").glob("*.csv")), ids=lambda path: path.stem
+)
+def test_each_row_of_a_table_that_ships_has_the_columns_of_its_head(path):
+    head, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+    assert rows and all(len(row) == len(head) for row in rows)
+
+
+def test_our_small_net_stands_beside_binseg_by_its_rules_and_in_its_unit():
+    found = {one.dataset: one for one in tables.lines() if one.system == "Little W-Net"}
+    record = statistics.mean(
+        it["scores"]["field, chosen threshold"]["dice"] for it in records.of_recipe("stare-small")
+    )
+    assert found["STARE"].unit == "fraction" and found["STARE"].small[0] == pytest.approx(record)
+    assert found["CHASE_DB1"].small is None  # another division of the images
+
+
 # --- states -------------------------------------------------------------------------------------------------
 
 
@@ -187,6 +205,8 @@ def test_a_short_training_and_a_computed_value_are_states_of_their_own():
     assert short.verdict == "*short training*: 78.90 (1/40)" and short.difference is None
     whole = dataclasses.replace(short, trained=(79.5, 0.0, 1))
     assert whole.state == "reproduced"  # a whole training counts before a short one
+    tested = dataclasses.replace(whole, official=(77.0, 0.0, 1))
+    assert tested.state == "reproduced"  # and before the authors' weights
     computed = dataclasses.replace(line, follows=lambda: 79.5)
     assert computed.verdict == "**computed**" and computed.computed == 79.5
 
