@@ -38,7 +38,8 @@ pytestmark = pytest.mark.slow
 def made_up(name: str, seed: int, dice: float, **changes) -> dict:
     """A record as `measure` writes it, with invented numbers."""
     recipe = get(name, seed=seed)
-    scores = {protocol: {"dice": dice + 0.01 * i, "mdice": 0.9} for i, protocol in enumerate(tasks.PROTOCOLS)}
+    rest = {"mdice": 0.9, "miou": 0.8, "auc": 0.97}
+    scores = {protocol: {"dice": dice + 0.01 * i, **rest} for i, protocol in enumerate(tasks.PROTOCOLS)}
     return {
         "recipe": json.loads(recipe.to_json()),
         "seed": seed,

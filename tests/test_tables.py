@@ -241,6 +241,7 @@ def test_a_short_training_answers_to_the_row_that_it_shortens(folder):
     assert dice_line("drive-psp-ce").short is None
     shown = tables.table("UNet-S5-D16 (OpenMMLab)", "DRIVE").split("<details>")[0]
     assert "*short training*: 78.50" in shown.replace(NO_BREAK, " ")
+    assert "| 78.67 / 78.50 |" in shown.replace(NO_BREAK, " ")
 
 
 def test_no_line_waits_for_a_gpu_alone_and_each_says_what_it_costs():
@@ -320,6 +321,9 @@ def test_what_holds_says_only_what_is_recorded(folder):
     assert not [row for row in tables.proved_table().splitlines() if "small net" in row or "maps" in row]
     records.write_record("drive-fcn-ce-short-seed0", made_up("drive-fcn-ce-short", 0, 0.782))
     assert "0 of 1 at or above it, the others at most 0.47 below" in tables.proved_table()
+    for dataset, dice in (("drive", 0.7900), ("stare", 0.8000)):  # of six values each above 79.00: 3; none
+        records.write_record(f"{dataset}-small-seed0", made_up(f"{dataset}-small", 0, dice))
+    assert "3 of 12 values" in tables.proved_table()
 
 
 # --- arithmetic on what was reported ------------------------------------------------------------------------
