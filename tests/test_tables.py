@@ -324,6 +324,10 @@ def test_what_holds_says_only_what_is_recorded(folder):
     for dataset, dice in (("drive", 0.7900), ("stare", 0.8000)):  # of six values each above 79.00: 3; none
         records.write_record(f"{dataset}-small-seed0", made_up(f"{dataset}-small", 0, dice))
     assert "3 of 12 values" in tables.proved_table()
+    maps = {"one": {"mean": 1.0, "largest": 9}, "two": {"mean": 2.0, "largest": 5}}
+    records.write_record("u2net-small-maps", {"differences": maps})
+    assert "| the 2 maps that the authors of U²-Net† published |" in tables.proved_table()
+    assert "at most 2.00 of 255 grey levels off in the mean, 9 in a pixel" in tables.proved_table()
 
 
 # --- arithmetic on what was reported ------------------------------------------------------------------------

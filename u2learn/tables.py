@@ -180,19 +180,6 @@ def summary_table() -> str:
     return "\n".join(out)
 
 
-def small_summary() -> str:
-    """One sentence: how our small net does against the rows that it may be held against."""
-    held = [
-        (one.small[0], float(one.value))
-        for one in lines()
-        if one.small is not None and one.group == OPENMMLAB and one.metric == "Dice"
-    ]
-    return (
-        f"Of the {len(held)} vessel Dice values that OpenMMLab reports for DRIVE, STARE and CHASE_DB1, "
-        f"the mean of our small net is above {sum(small > value for small, value in held)}."
-    )
-
-
 def proved_table() -> str:
     """What holds, in one table: each claim with its figure and the command that makes it again."""
     out = ["| what | figure | made by |", "|---|---|---|"]
@@ -449,7 +436,6 @@ def _cost(dataset: str, key: str, form: str, unit: float = 1) -> str:
 GENERATED: dict[str, Callable[[], str]] = {
     "results": retina_table,
     "summary": summary_table,
-    "small": small_summary,
     **{f"openmmlab-{key}": partial(table, OPENMMLAB, name) for key, name in mmseg.SETS.items()},
     "paddleseg": partial(table, PADDLESEG),
     "binseg": partial(table, BINSEG),
