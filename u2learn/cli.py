@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from u2learn import benchmark as benchmarks
 from u2learn import devices, inference, measure, protocols, records, studies, tables, training
+from u2learn import export as exports
 from u2learn.benchmark import training_speed
 from u2learn.console import print_anywhere
 from u2learn.costs import duration, operations, training_flops
@@ -261,6 +262,20 @@ def predict(options: argparse.Namespace) -> None:
         raise ValueError(str(summary))
     if len(summary.done) + len(summary.there) > 1 or summary.there:
         print(summary, file=sys.stderr)
+
+
+def export(options: argparse.Namespace) -> None:
+    here = Path(options.model).exists()
+    model, recipe = (inference.load_model if here else inference.pretrained)(options.model)
+    recipe = recipe or dataclasses.replace(published("u2net"), stretch=True)
+    difference = exports.export(model, recipe, options.file, every=options.all)
+    tried = ", ".join(f"{height} x {width}" for _, height, width in exports.TRIED)
+    print(f"Written: {options.file}, {os.path.getsize(options.file) / 1e6:.2f} MB.")
+    print(f"Run on noise of {tried} pixels: at most {difference:.2g} away from PyTorch.")
+    if left_out := exports.not_in_graph(recipe):
+        print(
+            f"The graph makes one pass over the whole picture, without the {left_out} of the recipe's test."
+        )
 
 
 def reproduce(options: argparse.Namespace) -> None:
@@ -595,6 +610,21 @@ def _parser() -> argparse.ArgumentParser:
         help="so many pictures at once, for a GPU and nets of one map (default 1; no gain on a CPU)",
     )
     sub.add_argument("--device", help="cpu, cuda or mps (default: the GPU if there is one)")
+
+    sub = command(
+        commands,
+        "export",
+        export,
+        "a model as one file for other programs, checked against PyTorch: ONNX, or torch.export's",
+        "u2learn export runs/drive-small-seed0 vessels.onnx",
+    )
+    sub.add_argument(
+        "model", help="a run's folder, a weights file, or a name (drive-small, u2net_small, ...)"
+    )
+    sub.add_argument("file", type=Path, help="what to write; .onnx, or .pt2 for torch.export")
+    sub.add_argument(
+        "--all", action="store_true", help="all maps that the model makes, not the main one only"
+    )
 
     sub = command(
         commands,

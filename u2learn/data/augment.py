@@ -249,26 +249,42 @@ def jitter(images: Tensor, amount: float, generator: torch.Generator) -> Tensor:
 
 
 def shrunk_size(size: Size, side: int) -> Size:
-    """The (height, width) of `size` after shrinking the long side to at most `side` pixels."""
-    factor = min(1.0, side / max(size))
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+    """The (height, width) of `size` after shrinking the long side to at most `side` pixels.
+
+    In whole numbers, and the larger one as PyTorch takes it, so that it also works on the unknown sizes of
+    a graph that is exported.
+    """
+    long = torch.sym_max(torch.sym_max(*size), side)
+    height, width = (torch.sym_max((2 * length * side + long) // (2 * long), 1) for length in size)
+    return height, width
 
 
 def resize(maps: Tensor, size: Size) -> Tensor:
-    """Resize float (C, H, W) bilinearly to (C, *size), averaging over what falls together when shrinking."""
-    return F.interpolate(maps[None], size=tuple(size), mode="bilinear", align_corners=False, antialias=True)[
-        0
-    ]
+    """Resize float (..., C, H, W) bilinearly to `size`, averaging over what falls together when shrinking."""
+    batch = maps if maps.ndim == 4 else maps[None]
+    small = F.interpolate(batch, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
+    return small if maps.ndim == 4 else small[0]
 
 
 def read_points(maps: Tensor, size: Size) -> Tensor:
-    """Read float (C, H, W) at the centres of (C, *size): bilinear between four pixels, black outside.
+    """Read float (..., C, H, W) at the centres of (..., C, *size): bilinear of four pixels, black outside.
 
-    Unlike `resize` it does not average when shrinking: as scikit-image 0.14 resizes.
+    Unlike `resize` it does not average when shrinking: as scikit-image 0.14 resizes, which does not go below
+    the darkest value of the picture.
     """
-    grid = F.affine_grid(torch.eye(2, 3, dtype=maps.dtype)[None], [1, 1, *size], align_corners=False)
-    read = F.grid_sample(maps[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
-    return read.clamp(min=maps.min())
+    rows, columns = (_neighbours(maps, dim, count) for dim, count in zip((-2, -1), size, strict=True))
+    read = [maps[..., y[:, None], x] * (a[:, None] * b) for y, a in rows for x, b in columns]
+    darkest = maps.amin(dim=(-3, -2, -1), keepdim=True)
+    return torch.maximum(read[0] + read[1] + read[2] + read[3], darkest)  # (..., C, *size)
+
+
+def _neighbours(maps: Tensor, dim: int, count: int) -> list[tuple[Tensor, Tensor]]:
+    """The pixels before and after each of `count` centres along a dimension: index and share, (count,)."""
+    length = maps.shape[dim]
+    at = (torch.arange(count, dtype=maps.dtype, device=maps.device) + 0.5) * length / count - 0.5
+    both = at.floor(), at.floor() + 1
+    shares = [(1 - (at - pixel).abs()) * ((pixel >= 0) & (pixel < length)) for pixel in both]
+    return [(pixel.long().clamp(0, length - 1), share) for pixel, share in zip(both, shares, strict=True)]
 
 
 def rgb_to_grey(rgb: Tensor) -> Tensor:
