@@ -1,0 +1,171 @@
+"""The example of a service: right maps under load, and a broken upload gets one sentence."""
+
+import asyncio
+import importlib.util
+import io
+import os
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+from test_export import noise, small
+
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("fastapi")
+pytest.importorskip("onnxruntime")
+
+from u2learn import export as exports  # noqa: E402  (after what it needs)
+
+SERVICE = ROOT / "examples" / "service"
+
+
+def encoded(photograph: np.ndarray, kind: str = "PNG") -> bytes:
+    """A photograph (3, H, W) as the bytes of a file."""
+    file = io.BytesIO()
+    Image.fromarray(photograph.transpose(1, 2, 0)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """The service on a port of its own: (its address, its process, the module of its net, its file)."""
+    folder = tmp_path_factory.mktemp("service")
+    torch.manual_seed(0)
+    model = small().build_model().eval()
+    exports.export(model, small(), folder / "model.onnx")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", str(port), "--log-level", "warning"]
+    env = os.environ | {"MODEL": str(folder / "model.onnx")}
+    process = subprocess.Popen(command, cwd=SERVICE, env=env)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                httpx.get(address)
+                break
+            except httpx.ConnectError:
+                assert process.poll() is None, "the service did not start"
+                time.sleep(0.1)
+        yield address, process, exports.FromPhotograph(model, small()), folder / "model.onnx"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ask(service, data, **options) -> "httpx.Response":
+    return httpx.post(f"{service[0]}/map", content=data, timeout=60, **options)
+
+
+def check(service, photograph: np.ndarray, answer: "httpx.Response") -> None:
+    assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
+    found = np.asarray(Image.open(io.BytesIO(answer.content)))
+    with torch.inference_mode():
+        due = service[2](torch.from_numpy(photograph)[None])[0, 1]
+    assert found.shape == photograph.shape[1:]
+    assert np.abs(found / 255 - due.numpy()).max() <= 0.51 / 255
+
+
+def test_a_photograph_comes_back_as_its_map(service):
+    photograph = noise(3, 61, 90).numpy()
+    check(service, photograph, ask(service, encoded(photograph)))
+
+
+def test_it_is_turned_as_its_camera_says(service):
+    photograph = noise(3, 61, 90).numpy()
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by 90 degrees
+    Image.fromarray(photograph.transpose(1, 2, 0)).save(file, "PNG", exif=exif)
+    check(service, np.rot90(photograph, -1, (1, 2)).copy(), ask(service, file.getvalue()))
+
+
+def test_fifty_at_once_get_theirs_and_the_memory_stays(service):
+    photographs = [noise(3, 70 + k, 80).numpy() for k in range(50)]
+    before = memory(service[1].pid)
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda x: ask(service, encoded(x)), photographs))
+    for photograph, answer in zip(photographs, answers, strict=True):
+        check(service, photograph, answer)
+    if before:
+        assert memory(service[1].pid) < before + 100e6
+
+
+def test_who_comes_when_too_many_wait_is_told_to_come_again(service):
+    data = encoded(noise(3, 200, 200).numpy())
+    with ThreadPoolExecutor(150) as pool:
+        answers = list(pool.map(lambda _: ask(service, data), range(150)))
+    told = [answer.json()["detail"] for answer in answers if answer.status_code == 503]
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert set(told) == {"Too many photographs are waiting; try again soon."} and len(told) < 100
+
+
+def test_a_client_that_stops_sending_is_left(service, monkeypatch):
+    monkeypatch.setenv("MODEL", str(service[3]))
+    specification = importlib.util.spec_from_file_location("service_app", SERVICE / "app.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    monkeypatch.setattr(module, "MAX_SECONDS", 0.2)
+
+    async def stops():
+        yield b"\xff\xd8"
+        await asyncio.sleep(5)
+
+    async def asked():
+        transport = httpx.ASGITransport(module.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await client.post("/map", content=stops())
+
+    answer = asyncio.run(asyncio.wait_for(asked(), 4))
+    assert answer.status_code == 503 and "Not done within" in answer.json()["detail"]
+    assert module.waiting == 0
+
+
+def memory(process: int) -> float:
+    """Bytes that a process holds; 0 where the system does not tell."""
+    file = Path(f"/proc/{process}/statm")
+    return float(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if file.exists() else 0.0
+
+
+def bomb() -> bytes:
+    """A small file of a photograph that is too large."""
+    file = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(file, "PNG")
+    return file.getvalue()
+
+
+PHOTOGRAPH = encoded(noise(3, 40, 60).numpy(), "JPEG")
+BROKEN = {
+    "nothing": (b"", 415, "no photograph of JPEG, PNG, WEBP"),
+    "a text": (b"How are you?", 415, "no photograph"),
+    "half a file": (PHOTOGRAPH[: len(PHOTOGRAPH) // 2], 415, "no photograph"),
+    "another format": (encoded(noise(3, 40, 60).numpy(), "GIF"), 415, "no photograph"),
+    "too many pixels": (bomb(), 413, "may have 12,000,000 pixels"),
+    "too many bytes": (b"\xff\xd8" + bytes(11_000_000), 413, "may have 10,000,000 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_upload_gets_one_sentence_and_the_next_one_its_map(service, name):
+    data, status, words = BROKEN[name]
+    answer = ask(service, data)
+    assert (answer.status_code, words in answer.json()["detail"]) == (status, True), answer.text
+    photograph = noise(3, 40, 60).numpy()
+    check(service, photograph, ask(service, encoded(photograph)))
+
+
+def test_the_image_holds_what_the_service_needs():
+    said = (SERVICE / "Dockerfile").read_text(encoding="utf-8")
+    program = (SERVICE / "app.py").read_text(encoding="utf-8")
+    for package in ("fastapi", "onnxruntime", "numpy", "PIL"):
+        assert f"{package}" in program and {"PIL": "pillow"}.get(package, package) in said
+    assert "torch" not in program.replace("PyTorch", "")
