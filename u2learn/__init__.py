@@ -1,6 +1,6 @@
 """U2Learn: U-Net and U²-Net, built up from one convolution: the code of the book."""
 
-from u2learn.inference import load_model, predict, pretrained, saliency, segment
+from u2learn.inference import fast, load_model, predict, pretrained, saliency, segment
 from u2learn.models.conv import ConvBlock
 from u2learn.models.official import load_official, to_official
 from u2learn.models.rsu import RSU
@@ -16,6 +16,7 @@ __all__ = [
     "ULevel",
     "UNet",
     "WNet",
+    "fast",
     "load_model",
     "load_official",
     "predict",

@@ -246,7 +246,7 @@ def predict(options: argparse.Namespace) -> None:
     summary = predict_files(
         options.paths,
         options.output,
-        model.to(device),
+        inference.fast(model).to(device),
         dataclasses.replace(recipe, stretch=stretch),
         threshold=options.threshold,
         cutout=options.cutout,

@@ -16,6 +16,7 @@ from u2learn.data.download import fetch_weights
 from u2learn.data.example import image_of
 from u2learn.data.published import PUBLISHED
 from u2learn.devices import laid_out
+from u2learn.models.fast import fast as fast
 from u2learn.models.frozen import freeze_folded_norms
 from u2learn.models.official import load_official, official_u2net
 from u2learn.models.weights import read_weights, with_prefix, write_tensors

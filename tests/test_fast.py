@@ -1,0 +1,70 @@
+"""The fast copy of a network: the same maps, no batch norm left, and the network as it was."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from u2learn import inference, unet_2015
+from u2learn.models import MODELS
+from u2learn.models.blocks import BLOCKS
+from u2learn.models.conv import ConvBlock
+from u2learn.models.fast import folded
+
+OPTIONS = {
+    "unet_s5_d16": [{"head": head} for head in ("fcn", "psp", "aspp")],
+    "u2net_blocks": [{"block": block, "mid_channels": 4, "out_channels": 8} for block in BLOCKS],
+    "u2net": [],  # of the same classes as the small one
+}
+
+
+def stirred(model: nn.Module) -> nn.Module:
+    """With statistics and weights of its norms as if it had been trained."""
+    torch.manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, (low, high) in {
+                module.running_mean: (-0.5, 0.5), module.running_var: (0.3, 2.0),
+                module.weight.data: (0.5, 1.5), module.bias.data: (-0.5, 0.5),
+            }.items():  # fmt: skip
+                tensor.uniform_(low, high)
+    return model
+
+
+CASES = [(name, options) for name in MODELS for options in OPTIONS.get(name, [{}])]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), CASES, ids=lambda x: x if isinstance(x, str) else "-".join(map(str, x.values()))
+)
+def test_every_network_makes_the_same_maps_without_its_norms(name, options):
+    model = stirred(MODELS[name](**options)).eval()
+    before = copy.deepcopy(model.state_dict())
+    quick = inference.fast(model)
+    image = torch.rand(2, 3, 49, 66, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        due, found = model(image), quick(image)
+    assert len(found) == len(due)
+    for ours, theirs in zip(due, found, strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4 * ours.abs().max().item())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in quick.modules())
+    assert not any(p.requires_grad for p in quick.parameters()) and not quick.training
+    assert all(torch.equal(before[key], x) for key, x in model.state_dict().items())
+
+
+def test_a_network_in_training_is_left_in_it_and_one_without_norms_is_copied():
+    model = stirred(MODELS["unet_small"]()).train()
+    assert not inference.fast(model).training and model.training
+    old = unet_2015().eval()
+    image = torch.rand(1, 1, 188, 188)
+    torch.testing.assert_close(inference.fast(old)(image)[0], old(image)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_folded_block_by_its_formula(bias):
+    block = stirred(ConvBlock(3, 5, bias=bias)).eval()
+    x = torch.rand(1, 3, 7, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(block)(x), block.norm(block.conv(x)))
+    assert folded(block).bias is not None
