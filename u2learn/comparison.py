@@ -200,13 +200,12 @@ def _short_for(name: str, row: dict) -> tuple[Value | None, float]:
 def _small_for(row: dict) -> Value | None:
     """Our small retinal net on the same images under the same protocol; None where there is no such run."""
     dataset = next((key for key, name in SETS.items() if name == row["dataset"]), None)
-    name = f"{dataset}-small"
-    columns = {
-        OPENMMLAB: studies.studies()["mmseg"].columns,
-        PADDLESEG: studies.studies()["paddle"].columns,
-        # its parts of DRIVE and STARE are those of OpenMMLab
-        BINSEG: {"Dice": ("field, chosen threshold", "dice")} if dataset in ("drive", "stare") else {},
-    }.get(row["group"], {})
+    study, name = {
+        OPENMMLAB: ("mmseg", f"{dataset}-small"),
+        PADDLESEG: ("paddle", f"{dataset}-small"),
+        BINSEG: ("binseg", f"{dataset}-binseg"),
+    }.get(row["group"], ("", ""))
+    columns = studies.studies()[study].columns if study else {}
     if row["metric"] not in columns or dataset is None or not of_recipe(name):
         return None
     protocol, score = columns[row["metric"]]
