@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from u2learn import ULevel, UNet, unet_2015, unet_paddle, unet_s5_d16, unet_small, wnet_small
 from u2learn.models.conv import ConvBlock, FloorPool, double_conv, downsample, resize_like
+from u2learn.models.half import half_unet
 from u2learn.models.heads import aspp_head, fcn_head, psp_head
 from u2learn.models.ulevel import ResizeConvJoin, UpConvCropJoin
 from u2learn.models.weights import read_tensors, with_prefix, write_tensors
@@ -159,6 +160,10 @@ class TestUNetSmallOneLevelDeep(ModelContract):
 class TestWNetSmall(ModelContract):
     outputs = 2
     build = staticmethod(wnet_small)
+
+
+class TestHalfUNet(ModelContract):
+    build = staticmethod(half_unet)
 
 
 class TestUNet2015(ModelContract):
@@ -490,6 +495,16 @@ def test_the_second_net_of_a_wnet_sees_image_and_draft():
         assert torch.equal(seen[0], torch.cat([image, draft], dim=1))
         assert torch.equal(final, model.second(seen[0])[0])
     assert not torch.equal(final, draft)
+
+
+def test_each_pixel_of_a_block_has_its_own_logits():
+    net = half_unet(width=4).eval()
+    image = torch.rand(1, 3, 16, 16)
+    logits = net(image)[0]
+    assert (logits[..., ::2, ::2] - logits[..., 1::2, 1::2]).abs().max() > 1e-4
+    changed = image.clone()
+    changed[..., 5, 4] += 1  # an odd pixel is seen
+    assert (net(changed)[0] - logits)[..., 4:6, 4:6].abs().max() > 1e-6
 
 
 # --- weights on disk ----------------------------------------------------------------------------------------

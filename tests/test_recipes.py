@@ -65,7 +65,7 @@ def test_recipes_for_binseg_keep_its_rules_and_were_chosen_without_its_test_imag
     for name in suites()["binseg"]:
         recipe = get(name)
         assert recipe.protocol == "binseg" and parameters(recipe.build_model()) <= 70_000
-        assert recipe.row["group"] == "bob.ip.binseg" and recipe.row["model"] == "Little W-Net"
+        assert not recipe.row  # it is another network than theirs
         assert recipe.watched == "test" and recipe.keep == "last"  # nothing is picked by it
     for name in suites()["binseg-tries"]:
         assert get(name).protocol == "binseg-held-out" and not get(name).row

@@ -10,13 +10,12 @@ import torch
 from conftest import ROOT, cross
 from test_training import tiny
 
-from benchmarks import parts, speedrun
-from u2learn import training
+from benchmarks import speedrun
 from u2learn.costs import training_flops
 from u2learn.data.augment import Augmentation
 from u2learn.recipe import Recipe
 from u2learn.registry import LOSSES
-from u2learn.training import TimeIsUpError, train
+from u2learn.training import train
 
 TRAINING, TEST = ([cross(seed, bright=140) for seed in seeds] for seeds in (range(5), range(9, 11)))
 SHORT = dataclasses.replace(
@@ -48,7 +47,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-# --- the parts ----------------------------------------------------------------------------------------------
+# --- the loss -----------------------------------------------------------------------------------------------
 
 
 def test_the_loss_is_the_general_one():
@@ -61,70 +60,6 @@ def test_the_loss_is_the_general_one():
         loss = LOSSES[name]([logits], labels)
         results.append((loss, torch.autograd.grad(loss, logits)[0]))
     torch.testing.assert_close(*results, rtol=1e-6, atol=1e-9)
-
-
-@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 1), (97, 131)])
-def test_the_network_takes_any_size(size):
-    net = parts.half_unet(width=4).eval()
-    assert [x.shape for x in net(torch.rand(2, 3, *size))] == [(2, 2, *size)]
-
-
-def test_each_pixel_of_a_block_has_its_own_logits():
-    net = parts.half_unet(width=4).eval()
-    image = torch.rand(1, 3, 16, 16)
-    logits = net(image)[0]
-    assert (logits[..., ::2, ::2] - logits[..., 1::2, 1::2]).abs().max() > 1e-4
-    changed = image.clone()
-    changed[..., 5, 4] += 1  # an odd pixel is seen
-    assert (net(changed)[0] - logits)[..., 4:6, 4:6].abs().max() > 1e-6
-
-
-@pytest.mark.parametrize("shape", [(6, 40), (40, 6), (8, 8)], ids=str)
-def test_an_orthogonal_step_keeps_the_directions_and_evens_the_sizes(shape):
-    torch.manual_seed(0)
-    matrix = torch.randn(shape)
-    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    inside = u.T @ parts.orthogonal(matrix) @ v.T  # diagonal where the singular vectors are the same
-    torch.testing.assert_close(inside, torch.diag(inside.diag()), rtol=0, atol=1e-4)
-    assert (inside.diag() > 0.3).all() and (inside.diag() < 1.3).all()
-
-
-def test_muon_is_adamw_for_all_but_wide_kernels():
-    def net():
-        torch.manual_seed(0)
-        return torch.nn.Sequential(
-            torch.nn.Conv2d(3, 5, 1, bias=False), torch.nn.BatchNorm2d(5), torch.nn.Conv2d(5, 2, 3)
-        )
-
-    nets = net(), net()
-    groups = [[{"params": n[:2].parameters(), "weight_decay": 0.1}] for n in nets]
-    muon, adam = (
-        parts.Muon(groups[0], 0.01, 0.9, (0.8, 0.95)),
-        torch.optim.AdamW(groups[1], 0.01, (0.8, 0.95)),
-    )
-    for seed in range(4):
-        image = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
-        for one, optimiser in zip(nets, (muon, adam), strict=True):
-            optimiser.zero_grad()
-            one(image).square().mean().backward()
-            optimiser.step()
-    for ours, theirs in zip(*(n.parameters() for n in nets), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
-    before = nets[0][2].weight.clone()
-    parts.Muon(nets[0][2:].parameters(), 0.01, 0.9, (0.8, 0.95)).step()
-    size = (nets[0][2].weight - before).square().mean().sqrt()
-    assert 0.5 * 0.2 * 0.01 < size < 1.5 * 0.2 * 0.01  # as large as a step of Adam: 0.2 of the rate
-
-
-def test_a_run_with_muon_goes_on_to_the_same_weights(tmp_path):
-    recipe = dataclasses.replace(SHORT, optimiser="muon", iterations=6)
-    whole = train(recipe, tmp_path / "whole", TRAINING, TEST, device="cpu", progress=False)
-    with pytest.raises(TimeIsUpError), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CHECK_EVERY", 3)
-        train(recipe, tmp_path / "halves", TRAINING, TEST, device="cpu", progress=False, minutes=-1)
-    halves = train(recipe, tmp_path / "halves", TRAINING, TEST, device="cpu", progress=False)
-    for name, x in whole.state_dict().items():
-        assert torch.equal(x, halves.state_dict()[name]), name
 
 
 # --- the clock and the records ------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ class Line:
     official: Value | None = None  # the authors' weights, tested by it
     small: Value | None = None  # our small net under the same protocol
     short: Value | None = None  # the same network after a shorter training
-    share: float = 1.0  # of the recipe's pictures, that the shorter training saw
+    share: float = 1.0  # of the recipe's pixels, that the shorter training saw
     follows: Callable[[], float] | None = None  # computes the value, where that needs no run
     missing: str = "no recipe"  # where there is none of these: one of MISSING
     why: Callable[[], str] = str  # says what it costs, or why no comparison is possible
@@ -151,7 +151,7 @@ def _line(rows: list[dict]) -> Line:
         return Line(**about, recipe=name, missing="not comparable", why=lambda: why)
     follows = _follows(row, name)
     if name is None or follows is not None:
-        return Line(**about, recipe=name, follows=follows)
+        return Line(**about, recipe=name, follows=follows, small=_small_for(row))
     short, share = _short_for(name, row)
     return Line(
         **about,
@@ -188,25 +188,28 @@ def _scores(found: list[dict], recipe: str, row: dict) -> Value | None:
 
 
 def _short_for(name: str, row: dict) -> tuple[Value | None, float]:
-    """The scores after a shorter training of this recipe, and its share of the recipe's pictures."""
+    """The scores after a shorter training of this recipe, and its share of the recipe's pixels."""
     for short, whole in ((s, w) for study in studies.studies().values() for s, w in study.shortened.items()):
         if whole == name and (found := of_recipe(short)):
-            full, less = studies.get(whole), studies.get(short)
-            share = less.iterations * less.batch / (full.iterations * full.batch)
-            return _scores(found, name, row), share
+            return _scores(found, name, row), _pixels(studies.get(short)) / _pixels(studies.get(whole))
     return None, 1.0
+
+
+def _pixels(recipe: Recipe) -> float:
+    """How many pixels a training sees; a small window has a quarter of those of a whole one."""
+    windows = recipe.iterations * recipe.batch * (1 - 0.75 * recipe.small_first)
+    return windows * recipe.crop[0] * recipe.crop[1]
 
 
 def _small_for(row: dict) -> Value | None:
     """Our small retinal net on the same images under the same protocol; None where there is no such run."""
     dataset = next((key for key, name in SETS.items() if name == row["dataset"]), None)
-    name = f"{dataset}-small"
-    columns = {
-        OPENMMLAB: studies.studies()["mmseg"].columns,
-        PADDLESEG: studies.studies()["paddle"].columns,
-        # its parts of DRIVE and STARE are those of OpenMMLab
-        BINSEG: {"Dice": ("field, chosen threshold", "dice")} if dataset in ("drive", "stare") else {},
-    }.get(row["group"], {})
+    study, name = {
+        OPENMMLAB: ("mmseg", f"{dataset}-small"),
+        PADDLESEG: ("paddle", f"{dataset}-small"),
+        BINSEG: ("binseg", f"{dataset}-binseg"),
+    }.get(row["group"], ("", ""))
+    columns = studies.studies()[study].columns if study else {}
     if row["metric"] not in columns or dataset is None or not of_recipe(name):
         return None
     protocol, score = columns[row["metric"]]

@@ -110,7 +110,8 @@ def _beside(group: str, dataset: str, metrics: list[str]) -> list[list[str]]:
     key = next((key for key, name in SETS.items() if name == dataset), "")
     if any(one.small for one in chosen.values()):
         cells = [_mean(chosen[m].small, chosen[m].value) if m in chosen else "–" for m in metrics]
-        rows.append([f"`{key}-small`, ours (another network, {_views(key)} views)", *cells])
+        name = f"{key}-binseg" if group == BINSEG else f"{key}-small"
+        rows.append([f"`{name}`, ours (another network, {_views(key)} views)", *cells])
     if (human := records().get(f"{key}-second-observer")) and group == OPENMMLAB:
         columns = studies.studies()["mmseg"].columns
         found = [human["scores"][c[0]].get(c[1]) if (c := columns.get(m)) else None for m in metrics]
@@ -372,6 +373,9 @@ def retina_table() -> str:
                 "Little W-Net, a single run (68 k parameters; CHASE_DB1 split 8 / 20)": lambda s: (
                     best_reported(s, BINSEG, model="Little W-Net")
                 ),
+                f"`SET-binseg`, ours, half U-Net (67 k parameters, {views} views)": lambda s: _ours(
+                    s, "field, chosen threshold", "binseg"
+                ),
                 f"`SET-small`, ours ({views} views; CHASE_DB1 split 20 / 8)": lambda s: _ours(
                     s, "field, chosen threshold"
                 ),
@@ -414,10 +418,10 @@ def _leading(text: str) -> float:
     return float(found[0]) if found else -1.0
 
 
-def _ours(dataset: str, protocol: str) -> str:
-    if not of_recipe(f"{dataset}-small"):
+def _ours(dataset: str, protocol: str, name: str = "small") -> str:
+    if not of_recipe(f"{dataset}-{name}"):
         return "not run yet"
-    mean, spread, seeds = mean_and_spread(f"{dataset}-small", protocol)
+    mean, spread, seeds = mean_and_spread(f"{dataset}-{name}", protocol)
     return f"{mean:.2f}" + (f" ± {spread:.2f}" if seeds > 1 else " (one seed)")
 
 

@@ -1,6 +1,6 @@
 """Networks, and the names by which a recipe knows them."""
 
-from u2learn.models import blocks, u2net, unet
+from u2learn.models import blocks, half, u2net, unet
 from u2learn.registry import MODELS
 
 MODELS |= {
@@ -8,6 +8,7 @@ MODELS |= {
     "unet_paddle": unet.unet_paddle,
     "unet_small": unet.unet_small,
     "wnet_small": unet.wnet_small,
+    "half_unet": half.half_unet,
     "u2net": u2net.u2net,
     "u2net_small": u2net.u2net_small,
     "u2net_blocks": blocks.u2net_blocks,
