@@ -97,6 +97,10 @@ TRAINING: dict[str, dict[str, range]] = {
     "lwnet": {"drive": range(21, 41), "stare": range(0), "chase": range(1, 5), "hrf": range(1, 6)},
 }
 
+# Every fifth of OpenMMLab's training images. What is chosen (a rate, a length, a threshold) is chosen on these,
+# and a copy of DRIVE without the labels of its test part is scored on them.
+HELD_OUT = {"drive": (25, 30, 35, 40), "stare": (5, 139), "chase": (5, 10), "hrf": (5,)}
+
 
 class Retina(ExampleSet):
     """The images of a retinal set with their vessel labels; a file is read when its index is asked for.
@@ -112,6 +116,9 @@ class Retina(ExampleSet):
     | mmseg | official 20 / 20 | first 10 / last 10 by name | first 20 / last 8 | first 5 of each group / 30 |
     | paddleseg | the same | the same, assumed | the same, assumed | first 7 of each group / 24, assumed |
     | lwnet | official 20 / 20 | none / all 20 | first 8 / last 20 | first 5 of each group / 30 |
+    | held-out | 16 / 4 | 8 / 2 | 16 / 4 | first 4 of each group / 3 |
+
+    Held out is every fifth of OpenMMLab's training images; its test images are in neither part.
 
     PaddleSeg states the numbers for HRF only and publishes no list of names; its parts here are an
     assumption. lwnet (Galdran et al. 2022) holds back one fifth of its training images for validation; here
@@ -122,7 +129,7 @@ class Retina(ExampleSet):
         dataset: "drive", "stare", "chase" or "hrf".
         part: "train", "test" or "all".
         root: the folder of the set; default: where `local.find` finds it.
-        protocol: "mmseg", "paddleseg" or "lwnet".
+        protocol: "mmseg", "paddleseg", "lwnet" or "held-out".
 
     Raises:
         ValueError: for another name, or where the part holds no image.
@@ -130,7 +137,8 @@ class Retina(ExampleSet):
     """
 
     def __init__(self, dataset: str, part: str, root: str | Path | None = None, protocol: str = "mmseg"):
-        for what, given, known in (("set", dataset, LAYOUTS), ("protocol", protocol, TRAINING)):
+        protocols = (*TRAINING, "held-out")
+        for what, given, known in (("set", dataset, LAYOUTS), ("protocol", protocol, protocols)):
             if given not in known:
                 raise ValueError(f"There is no retinal {what} {given!r}; there are {', '.join(known)}.")
         if part not in ("train", "test", "all"):
@@ -141,8 +149,7 @@ class Retina(ExampleSet):
         self.dataset = dataset
         self.files: dict[str, Files] = {}
         for name, files in sorted(LAYOUTS[dataset](folder).items()):
-            trains = int(re.sub(r"\D", "", name)) in TRAINING[protocol][dataset]
-            if part == "all" or trains == (part == "train"):
+            if part in ("all", _part(dataset, protocol, int(re.sub(r"\D", "", name)))):
                 self.files[name] = files
         if not self.files:
             raise ValueError(f"The {part} part of {dataset} ({protocol}) has no image in {folder}.")
@@ -163,6 +170,15 @@ class Retina(ExampleSet):
             field_of_view(image) if files.field is None else read_mask(files.field) > 0,
             None if files.second is None else read_mask(files.second),
         )
+
+
+def _part(dataset: str, protocol: str, number: int) -> str:
+    """The part that the image of this number is in: "train", "test" or, of neither, ""."""
+    if protocol != "held-out":
+        return "train" if number in TRAINING[protocol][dataset] else "test"
+    if number in HELD_OUT[dataset]:
+        return "test"
+    return "train" if number in TRAINING["mmseg"][dataset] else ""
 
 
 def _check_label(name: str, files: Files, dataset: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from u2learn.recipe import Recipe
 from u2learn.registry import STUDIES
-from u2learn.studies import blocks, drawn, mmseg, own, paddle, small, u2net  # noqa: F401
+from u2learn.studies import blocks, drawn, mmseg, own, paddle, short, small, u2net  # noqa: F401
 from u2learn.studies.study import Study
 
 _made: dict[str, Study] = {}
