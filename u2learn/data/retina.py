@@ -97,8 +97,8 @@ TRAINING: dict[str, dict[str, range]] = {
     "lwnet": {"drive": range(21, 41), "stare": range(0), "chase": range(1, 5), "hrf": range(1, 6)},
 }
 
-# Every fifth of OpenMMLab's training images. What is chosen (a rate, a length, a threshold) is chosen on these,
-# and a copy of DRIVE without the labels of its test part is scored on them.
+# Every fifth of OpenMMLab's training images. What is chosen (a rate, a length, a threshold) is chosen on
+# these, and a copy of DRIVE without the labels of its test part is scored on them.
 HELD_OUT = {"drive": (25, 30, 35, 40), "stare": (5, 139), "chase": (5, 10), "hrf": (5,)}
 
 
