@@ -29,7 +29,7 @@ from u2learn.costs import image_flops, training_flops
 from u2learn.data.example import Example
 from u2learn.devices import device_name
 from u2learn.files import write_text
-from u2learn.markdown import filled, line
+from u2learn.markdown import filled, line, unbroken
 from u2learn.models.conv import parameters
 from u2learn.recipe import Recipe, with_settings
 from u2learn.records import of_recipe, over_seeds, provenance
@@ -374,28 +374,27 @@ def steps_of(entry: Entry) -> float:
 
 
 def table() -> str:
-    """The entries that have records, by goal and then by seconds; then REFERENCE, for comparison."""
+    """The entries that have records, by goal and seconds, and REFERENCE; below them whose they are."""
     lines = [
-        line(("goal", "entry", "Dice", "seconds of one core", f"steps of {REFERENCE}", "operations: training",
-              "one test image", "parameters", "new")),
-        line(("---:", "---", "---:", "---:", "---:", "---:", "---:", "---:", "---")),
+        line(("goal", "entry", "Dice", "seconds of one core", f"steps of {REFERENCE}", "training, TFLOP",
+              "one image, GFLOP", "parameters")),
+        line(("---:", "---", "---:", "---:", "---:", "---:", "---:", "---:")),
     ]  # fmt: skip
     entries = [entry for entry in map(read, names()) if entry.records]
-    for entry in sorted(entries, key=lambda entry: (entry.goal, steps_of(entry))):
-        first = entry.records[0]
-        title = f"`{entry.name}` ({entry.who})"
-        if len(entry.records) < SEEDS:
-            title += f", {len(entry.records)} of {SEEDS} seeds"
+    entries.sort(key=lambda entry: (entry.goal, steps_of(entry)))
+    for entry in entries:
+        first, count = entry.records[0], len(entry.records)
+        title = f"`{entry.name}`" + (f", {count} of {SEEDS} seeds" if count < SEEDS else "")
         dice = [record["dice"] for record in entry.records]
         cells = (f"{entry.goal:g}", title, _dice(dice), seconds_of(entry), f"{steps_of(entry):.0f}")
-        lines.append(line((*cells, *_costs(first, image_flops(entry.recipe)), entry.new)))
+        lines.append(unbroken((*cells, *_costs(first, image_flops(entry.recipe)))))
     found = of_recipe(REFERENCE)
     dice = [100 * record["scores"]["image"]["dice"] for record in found]
     seconds = statistics.mean(record["cpu_seconds"] for record in found)
     steps = f"{found[0]['recipe']['iterations']}"
-    cells = ("", f"`{REFERENCE}`, for comparison", _dice(dice), f"{seconds:.0f}", steps)
-    lines.append(line((*cells, *_costs(found[0], found[0]["image_flops"]), "tested with eight views")))
-    return "\n".join(lines)
+    cells = ("", f"`{REFERENCE}`, eight views", _dice(dice), f"{seconds:.0f}", steps)
+    lines.append(unbroken((*cells, *_costs(found[0], found[0]["image_flops"]))))
+    return "\n".join([*lines, "", *(f"- `{entry.name}`, by {entry.who}: {entry.new}" for entry in entries)])
 
 
 def _dice(values: Sequence[float]) -> str:
@@ -405,7 +404,7 @@ def _dice(values: Sequence[float]) -> str:
 
 def _costs(record: Record, test: int) -> tuple[str, str, str]:
     training = record.get("operations") or record["training_flops"]
-    return f"{training / 1e12:.2f} TFLOP", f"{test / 1e9:.1f} GFLOP", f"{record['parameters']:,}"
+    return f"{training / 1e12:.2f}", f"{test / 1e9:.1f}", f"{record['parameters']:,}"
 
 
 def tried_table() -> str:

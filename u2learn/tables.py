@@ -25,6 +25,7 @@ from u2learn.comparison import (
     lines,
     number,
 )
+from u2learn.data.retina import HELD_OUT
 from u2learn.markdown import filled, line, notebook_text, unbroken
 from u2learn.models.blocks import BLOCKS
 from u2learn.recipe import VIEWS
@@ -245,7 +246,7 @@ def memory_summary() -> str:
 
 
 def cost_table() -> str:
-    """What each recipe with a record cost, but for the study of blocks.
+    """What each recipe with a record cost, but for the study of blocks and for tries on held-out images.
 
     On a CPU the time of its cores, as others may share them.
     """
@@ -253,9 +254,10 @@ def cost_table() -> str:
         "| recipe | parameters | training, operations | training, time | one image | device | seeds |",
         "|---|---:|---:|---:|---:|---|---:|",
     ]
-    blocks = {recipe.name for recipe in studies.studies()["blocks"].recipes}
+    left_out = {recipe.name for recipe in studies.studies()["blocks"].recipes}
+    left_out |= {name for name, recipe in studies.all_recipes().items() if recipe.protocol in HELD_OUT}
     for name in studies.names():
-        if name not in blocks and (found := of_recipe(name)):
+        if name not in left_out and (found := of_recipe(name)):
             on_cpu = found[0].get("device_kind", "cpu") == "cpu"  # no record of before was made elsewhere
             seconds = statistics.mean(record["cpu_seconds" if on_cpu else "seconds"] for record in found)
             cells = [
