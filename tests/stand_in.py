@@ -227,6 +227,7 @@ class StandIn:
             "is_current_stream_capturing": lambda: False,
             "synchronize": lambda device=None: None,
             "max_memory_allocated": lambda device=None: 0,
+            "mem_get_info": lambda device=None: (2**40, 2**40),
             "reset_peak_memory_stats": lambda device=None: None,
         }
         everywhere = {

@@ -20,7 +20,7 @@ from PIL import Image
 from test_data_retina import make_drive
 
 import u2learn
-from u2learn import cli, costs, measure, records, studies, tables, tasks, training
+from u2learn import cli, costs, devices, measure, records, studies, tables, tasks, training
 from u2learn.data.augment import Augmentation
 from u2learn.data.catalogue import Archive
 from u2learn.data.example import Example
@@ -844,6 +844,41 @@ def test_jobs_start_as_many_processes_with_the_same_orders(tiny, monkeypatch):
     )  # fmt: skip
     assert environment["TQDM_DISABLE"] == "1"
     assert "failed" in failure("reproduce", "tiny-small", "--jobs", 2)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "due"),
+    [
+        (3, None, ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]),
+        (3, "cuda", ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]),
+        (3, "cuda:1", ["cuda:1"] * 5),
+        (1, None, ["cuda:0"] * 5),
+        (2, "cpu", ["cpu"] * 5),
+        (0, None, ["cpu"] * 5),
+    ],
+)
+def test_jobs_are_dealt_out_to_all_gpus(tiny, monkeypatch, gpus, device, due):
+    started = []
+
+    class Process:
+        def __init__(self, command, env):
+            started.append(cli._parser().parse_args(command[3:]).device)
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(cli.subprocess, "Popen", Process)
+    monkeypatch.setattr(devices, "available", lambda: ["cuda", "cpu"] if gpus else ["cpu"])
+    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: gpus)
+    run("reproduce", "tiny-small", "--jobs", 5, *(["--device", device] if device else []))
+    assert started == due
+
+
+def test_a_training_stops_after_its_minutes_and_goes_on(tiny, capsys):
+    run("train", "tiny-small", "--device", "cpu", "--minutes", 0)
+    assert "Time is up" in capsys.readouterr().out
+    run("train", "tiny-small", "--device", "cpu")
+    assert "Trained." in capsys.readouterr().out
 
 
 def test_benchmark_says_what_it_measured(tiny, capsys):

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tools import gpu
-from u2learn import devices, records, studies, tasks, training
+from u2learn import batches, devices, records, studies, tasks, training
 from u2learn.batches import AHEAD, TrainingData
 from u2learn.data import augment
 from u2learn.data.augment import Augmentation
@@ -318,6 +318,26 @@ def test_a_step_waits_for_nothing(name, tmp_path):
         "test_gpu.test_a_step_waits_for_nothing: tolist": 1,
         "training.refuse_divergence: _local_scalar_dense": 1,
     }
+
+
+def test_a_set_that_is_too_large_for_a_gpu_stays_on_the_host(monkeypatch):
+    """The images of a batch are copied, pinned as they are, and the windows are those of a set that fits."""
+    pinned, empty = [], torch.empty
+
+    def noted(*size, pin_memory=False, **kind):
+        pinned.append(pin_memory)
+        return empty(*size, **kind)
+
+    recipe, examples, _ = TRAININGS["vessels"]
+    with StandIn():
+        fits = TrainingData(recipe, examples, "cuda")
+        monkeypatch.setattr(batches, "free_memory", lambda device: 1000)
+        monkeypatch.setattr(torch, "empty", noted)
+        data = TrainingData(recipe, examples, "cuda")
+        assert any(pinned) and data.images.apart and data.images.values.device.type == "cpu"
+        for iteration in (0, 5):
+            for ours, due in zip(data.batch(iteration), fits.batch(iteration), strict=True):
+                assert ours.device == due.device and torch.equal(ours.cpu(), due.cpu())
 
 
 def test_the_images_chosen_ahead_are_an_endless_stream_of_epochs():

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 OTHERS = {
     "protocol": "lwnet", "levels": (0, 9), "long_side": 9, "square": 999, "normalisation": "half",
     "channels": 4, "num_classes": 5, "start": "x", "crop": (16, 16), "batch": 3, "loss": "paddle-ce",
+    "accumulate": 2, "clip": 1.0,
     "optimiser": "adam", "momentum": 0.5, "learning_rate": 0.5, "final_rate": 0.5, "power": 2.0,
     "weight_decay": 0.5, "warm_up": 0.4, "ema": 0.7, "small_first": 0.3, "iterations": 41, "evaluations": 1,
     "watched": "validation", "window": (9, 9), "stride": (5, 5), "views": "h", "scales": (2.0,),

@@ -452,7 +452,7 @@ CHANGES = {
     "levels": (10, 900), "schedule": "constant", "betas": (0.5, 0.5), "decay_on": "all", "momentum": 0.5,
     "power": 2.0, "watched": "test", "keep": "best", "patience": 2, "stretch": False,
     "scored_under": ("image",), "metrics": ("clicks",), "long_side": 100, "normalisation": "half",
-    "crop": (32, 32), "batch": 3, "loss": "ce",
+    "crop": (32, 32), "batch": 3, "accumulate": 2, "clip": 1.0, "loss": "ce",
     "augmentation": Augmentation(rotate=1), "optimiser": "sgd", "learning_rate": 0.5, "final_rate": 0.5,
     "weight_decay": 0.5, "warm_up": 0.3, "ema": 0.9, "small_first": 0.2, "iterations": 77,
     "window": (9, 9), "stride": (5, 5),

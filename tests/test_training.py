@@ -11,7 +11,7 @@ from conftest import cross
 from safetensors.torch import load_file
 
 from u2learn import batches, devices, files, tasks, training
-from u2learn.batches import TrainingData
+from u2learn.batches import AHEAD, TrainingData
 from u2learn.data.augment import Augmentation, resize
 from u2learn.data.drawn.retina import SyntheticRetina
 from u2learn.data.example import Example
@@ -605,6 +605,77 @@ def test_images_of_several_sizes_give_windows_of_their_own(tmp_path):
     small = TrainingData(tiny(crop=(64, 64)), mixed, "cpu").batch(0)[1]
     assert (small == 255).any() and (small != 255).any()
     run(tmp_path, tiny(iterations=4, evaluations=1), mixed, mixed)
+
+
+def test_a_set_that_is_too_large_for_the_device_gives_the_same_batches(monkeypatch):
+    """Images of several sizes, more than half of its memory: they stay apart, and some are copied a time."""
+    mixed = [cross(seed, size) for seed, size in enumerate([(40, 44), (70, 33), (20, 90)])]
+    it = tiny(augmentation=Augmentation(scale=(0.5, 2.0), flips="hv"))
+    size = sum(3 * x.label.size for x in mixed)
+    whole = TrainingData(it, mixed, "cpu")
+    assert not whole.images.apart and not whole.labels.apart
+    for free, apart in ((2 * size + 2, False), (2 * size - 2, True), (100, True)):
+        monkeypatch.setattr(batches, "free_memory", lambda device, free=free: free)
+        data = TrainingData(it, mixed, "cpu")
+        assert data.images.apart == data.labels.apart == apart, free
+        for iteration in (0, 1, 7, AHEAD):
+            pairs = zip(data.batch(iteration), whole.batch(iteration), strict=True)
+            assert all(torch.equal(ours, due) for ours, due in pairs)
+
+
+def test_only_the_images_of_a_batch_are_fetched():
+    it = tiny(batch=2)
+    pixels = TrainingData(it, CROSSES, "cpu").images
+    some = pixels.fetched(torch.tensor([3, 1, 3]), "cpu")
+    assert len(some) == 3 and len(some.values) == 3 * CROSSES[0].label.size
+    for place, image in zip(some.start, (3, 1, 3), strict=True):
+        due = torch.as_tensor(CROSSES[image].image).flatten(1).T
+        assert torch.equal(some.values[place : place + len(due)], due)
+
+
+# --- a step in parts, and a gradient that is cut ------------------------------------------------------------
+
+
+def test_accumulated_gradients_are_the_mean_of_the_parts(tmp_path):
+    """Each part goes through the network by itself: its batch norm sees it alone, and so does the loss."""
+    it = tiny(accumulate=2, optimiser="sgd", weight_decay=0.0, momentum=0.0, learning_rate=0.1)
+    state, data = Run(it, tmp_path, "cpu"), TrainingData(it, CROSSES, "cpu")
+    state.autocast = torch.autocast("cpu", enabled=False)
+    images, labels = data.batch(0)
+    model, loss = it.build_model().train(), LOSSES[it.loss]
+    parts = [loss(model(images[:2]), labels[:2]), loss(model(images[2:]), labels[2:])]
+    (sum(parts) / 2).backward()
+    got = state.step(images, labels)
+    torch.testing.assert_close(got, (sum(parts) / 2).detach())
+    for ours, due in zip(state.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, due - it.rate(0) * due.grad, rtol=1e-4, atol=1e-6)
+    norms = [
+        [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)] for net in (state.model, model)
+    ]
+    for ours, due in zip(*norms, strict=True):
+        assert ours.num_batches_tracked == 2
+        torch.testing.assert_close(ours.running_var, due.running_var, rtol=1e-4, atol=1e-6)
+    whole = loss(it.build_model().train()(images), labels)
+    assert abs(float(whole.detach()) - float(got)) > 1e-6, "it is not the same as the batch at once"
+
+
+def test_a_long_gradient_is_cut_and_a_short_one_is_not(tmp_path):
+    lengths = {}
+    for clip in (0.0, 1e9, 0.01):
+        it = tiny(clip=clip)
+        state, data = Run(it, tmp_path / str(clip), "cpu"), TrainingData(it, CROSSES, "cpu")
+        state.step(*data.batch(0))
+        lengths[clip] = float(torch.cat([p.grad.flatten() for p in state.model.parameters()]).norm())
+    assert lengths[0.0] == lengths[1e9] > 0.01
+    assert lengths[0.01] == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"accumulate": 3}, "divided into 3"), ({"clip": -1.0}, "clip is a length")]
+)
+def test_parts_that_do_not_fit_are_refused(change, said):
+    with pytest.raises(ValueError, match=said):
+        tiny(**change)
 
 
 def test_no_training_images_are_refused(tmp_path):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from u2learn import distributed
 from u2learn.data.augment import (
     PHOTOMETRICS,
+    Draws,
     Pixels,
     jitter,
     normalisation,
@@ -20,6 +23,7 @@ from u2learn.data.augment import (
     shrunk_size,
 )
 from u2learn.data.example import Example
+from u2learn.devices import free_memory
 from u2learn.pixels import IGNORE
 from u2learn.recipe import Recipe
 from u2learn.tasks import TASKS
@@ -30,14 +34,20 @@ AHEAD = 100  # batches whose images are chosen at once: what is sent to a GPU ma
 class TrainingData:
     """A training set as uint8 pixels on the device, images of any sizes, and the batch of any iteration.
 
+    A set that would take more than half of the device's free memory stays in that of the host, and the images
+    of a batch are copied when it is made: the batches are the same, to the last bit. Of several processes,
+    each holds the whole set and makes its share of every batch.
+
     Raises:
-        ValueError: there are no images, or one has other channels or classes than the recipe says.
+        ValueError: there are no images, one has other channels or classes than the recipe says, or the batch
+            cannot be shared evenly by the processes.
     """
 
     def __init__(self, recipe: Recipe, examples: Sequence[Example], device: str):
         if len(examples) == 0:
             raise ValueError(f"The training part of {recipe.dataset!r} is empty: nothing to learn from.")
         self.recipe, self.device, self.count = recipe, device, len(examples)
+        self.share = distributed.share(recipe.batch // recipe.accumulate)
         labels: list[Tensor] = []
         statistics: list[tuple[Tensor, Tensor]] = []
         classes = max(2, recipe.num_classes)
@@ -65,23 +75,28 @@ class TrainingData:
                 statistics.append(normalisation(whole, recipe.normalisation))
                 yield image
 
-        self.images = Pixels.gather(images(), self.count, device)
-        self.labels = Pixels.gather(labels, self.count, device)
+        self.images = Pixels.gather(images(), self.count, device, limit=free_memory(device) / 2)
+        limit = 0 if self.images.apart else math.inf
+        self.labels = Pixels.gather(labels, self.count, device, limit)
         self.mean, self.std = (torch.cat(values) for values in zip(*statistics, strict=True))  # (N, C, 1, 1)
         self.generator = torch.Generator(device)
+        if self.share.step > 1:
+            self.generator = draws = Draws(device)
+            draws.share = self.share
         self._sent: tuple[int, Tensor] | None = None  # some AHEAD batches: which, and their images
 
     def batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Images (B, C, h, w), normalised and augmented, and what the loss compares with, of one iteration.
 
         That are class ids (B, h, w), or masks (B, 1, h, w) where the task is saliency. While the recipe has
-        its windows small, h and w are half of its crop.
+        its windows small, h and w are half of its crop. Of N processes, each makes B / N of the windows.
         """
         recipe, augment = self.recipe, self.recipe.augmentation
-        index = self._indices(iteration)
+        chosen = self._indices(iteration)[self.share]
+        stored, marked, index = self._on_device(chosen)
         self.generator.manual_seed(seed_of(recipe.seed, "batch", iteration))
         images, labels = sample_batch(
-            self.images, self.labels, index, recipe.crop, augment, self.generator, max(2, recipe.num_classes)
+            stored, marked, index, recipe.crop, augment, self.generator, max(2, recipe.num_classes)
         )
         if iteration < recipe.small_first * recipe.iterations:
             images = F.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
@@ -91,11 +106,18 @@ class TrainingData:
         if recipe.normalisation == "maximum":
             mean, std = normalisation(images, "maximum")
         else:
-            mean, std = self.mean[index], self.std[index]
+            mean, std = self.mean[chosen], self.std[chosen]
         images = (images - mean) / std
         if augment.jitter:
             images = jitter(images, augment.jitter, self.generator)
         return images, TASKS[recipe.task].target(labels)
+
+    def _on_device(self, chosen: Tensor) -> tuple[Pixels, Pixels, Tensor]:
+        """Images and labels on the device, and which of them are the chosen ones."""
+        if not self.images.apart:
+            return self.images, self.labels, chosen
+        index = torch.arange(len(chosen), device=self.device)
+        return self.images.fetched(chosen, self.device), self.labels.fetched(chosen, self.device), index
 
     def _indices(self, iteration: int) -> Tensor:
         """Which images: an endless stream of shuffled epochs, cut into batches."""
@@ -106,7 +128,7 @@ class TrainingData:
             last = (block * length + length - 1) // self.count
             stream = torch.cat([self._shuffled(epoch) for epoch in range(first, last + 1)])
             chosen = stream[skipped : skipped + length].view(AHEAD, self.recipe.batch)
-            self._sent = block, chosen.to(self.device)
+            self._sent = block, chosen.to(self.images.start.device)
         return self._sent[1][place]
 
     def _shuffled(self, epoch: int) -> Tensor:

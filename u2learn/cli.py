@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from u2learn import benchmark as benchmarks
-from u2learn import devices, inference, measure, protocols, records, studies, tables, training
+from u2learn import devices, distributed, inference, measure, protocols, records, studies, tables, training
 from u2learn import export as exports
 from u2learn.benchmark import training_speed
 from u2learn.console import print_anywhere
@@ -43,7 +44,7 @@ NEW_ANSWERS = (
     *("classes", "instances", "soft", "saliency", "exif"),
     *("group", "shares", "lists", "channels", "levels"),
 )
-STOPS = (training.DivergedError, training.BusyError)
+STOPS = (training.DivergedError, training.BusyError, distributed.LostError)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -51,7 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     print_anywhere()
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with together(options):
+            options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # nobody reads on, and at its end Python would say so once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -71,6 +73,20 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(
             "u2learn: stopped before it was done" + (f"; the same command goes on {where}." if where else ".")
         )
+
+
+def together(options: argparse.Namespace) -> AbstractContextManager[None]:
+    """Inside, the processes that torchrun started share the work of a command."""
+    if not distributed.launched():
+        return nullcontext()
+    if options.run not in (train, evaluate):
+        raise ValueError(
+            "Several processes share the work of `train` and `evaluate` alone: give other commands without "
+            "torchrun (`reproduce` has --jobs)."
+        )
+    if options.device and ":" in options.device:
+        raise ValueError(f"Each of several processes has a GPU of its own: leave {options.device!r} out.")
+    return distributed.joined(devices.kind_of(devices.pick_device(options.device)))
 
 
 def list_data(_: argparse.Namespace) -> None:
@@ -139,7 +155,11 @@ def train(options: argparse.Namespace) -> None:
         recipe = starting_from(recipe, options.start)
     recipe = with_settings(recipe, options.set)
     folder = options.folder or records.runs_folder() / f"{recipe.name}-seed{recipe.seed}"
-    training.train(recipe, folder, device=options.device, **start)
+    try:
+        training.train(recipe, folder, device=options.device, minutes=options.minutes, **start)
+    except training.TimeIsUpError as stop:
+        print(stop)
+        return
     if best := max((line.get(TASKS[recipe.task].main, 0) for line in training.read_log(folder)), default=0):
         print(f"Best {TASKS[recipe.task].main} of the {recipe.watched} part: {best:.3f}.")
     print(f"Trained. The run is in {folder}; score it with: u2learn evaluate {folder}")
@@ -177,7 +197,8 @@ def evaluate(options: argparse.Namespace) -> None:
     record = measure.measure(options.folder, options.device, recipe=recipe, clocked=options.record)
     written: list[Path] = []
     if options.export and recipe:  # before anything is printed: whoever reads may have gone, as `head` does
-        inference.save_model(options.export, model, recipe)
+        if distributed.leads():
+            inference.save_model(options.export, model, recipe)
         written.append(options.export)
     if options.record:
         written.append(records.write_record(records.name_of(record), record))
@@ -199,7 +220,8 @@ def evaluate_official(options: argparse.Namespace) -> None:
         raise ValueError("--export writes what was trained here; official weights stay in their own file.")
     recipe, path = studies.get(options.recipe), options.weights
     if path == Path(OFFICIAL):
-        path = download.fetch_weights(published_for(studies.training_of(recipe).name))
+        with distributed.leader_first():
+            path = download.fetch_weights(published_for(studies.training_of(recipe).name))
     record = measure.measure_official(path, recipe, options.device, clocked=options.record)
     written = records.write_record(f"{recipe.name}-official", record) if options.record else None
     print(_score_table(record["scores"]))
@@ -341,11 +363,17 @@ def what_it_costs(runs: list[Recipe], device: str | None) -> str:
 
 
 def reproduce_side_by_side(options: argparse.Namespace) -> None:
-    """Several processes go through the same list; each takes the runs that no other one holds."""
+    """Several processes go through the same list; each takes the runs that no other one holds.
+
+    Where there are several GPUs, they are dealt out to the processes one after the other.
+    """
     command = [sys.executable, "-m", "u2learn", "reproduce", options.suite, "--seeds", str(options.seeds)]
-    command += ["--minutes", str(options.minutes)] + (["--device", options.device] if options.device else [])
+    command += ["--minutes", str(options.minutes), "--device"]
     quiet = os.environ | {"TQDM_DISABLE": "1"}  # bars of several processes would overwrite each other
-    processes = [subprocess.Popen(command, env=quiet) for _ in range(options.jobs)]
+    places = devices.places(options.device)
+    processes = [
+        subprocess.Popen([*command, places[job % len(places)]], env=quiet) for job in range(options.jobs)
+    ]
     if any([process.wait() for process in processes]):
         raise ValueError("At least one of the processes failed; see its message above.")
 
@@ -522,7 +550,8 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         train,
         "train a recipe; goes on where it was stopped",
-        "u2learn train drive-small --seed 1",
+        "u2learn train drive-small --seed 1; "
+        "on four GPUs: torchrun --nproc-per-node=4 -m u2learn train drive-fcn-ce",
     )
     sub.epilog = f"{sub.epilog}\n\n{suites_text()}"
     sub.add_argument("recipe", type=recipe_name, metavar="RECIPE", help="a recipe's name, or its JSON file")
@@ -541,6 +570,9 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="seed of weights, order and augmentation (default 0)"
     )
     sub.add_argument("--folder", type=Path, help="the run's folder (default runs/RECIPE-seedN)")
+    sub.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after that long (default: when done)"
+    )
     sub.add_argument("--device", help="cpu, cuda or mps (default: the GPU if there is one)")
 
     sub = command(
@@ -641,7 +673,10 @@ def _parser() -> argparse.ArgumentParser:
         "--minutes", type=float, default=math.inf, help="stop after that long (default: when done)"
     )
     sub.add_argument(
-        "--jobs", type=int, default=1, help="processes side by side; pays for small runs on a large GPU"
+        "--jobs",
+        type=int,
+        default=1,
+        help="processes side by side, on all GPUs in turn; pays for small runs on a large GPU, too",
     )
     sub.add_argument("--device", help="cpu, cuda or mps (default: the GPU if there is one)")
 

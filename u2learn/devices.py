@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from u2learn import distributed
 from u2learn.recipe import Recipe
 
 COMPILE_FROM = 2_000  # iterations; in a shorter run on a GPU, compiling takes longer than it saves
@@ -20,12 +23,19 @@ def available() -> list[str]:
 
 
 def pick_device(device: str | None) -> str:
-    """The device of this name, by default the GPU if there is one.
+    """The device of this name, by default the GPU if there is one; of several processes, each has its own.
 
     Raises:
         ValueError: there is no such device.
     """
     device = device or available()[0]
+    if device == "cuda" and distributed.launched():
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        if int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
+            raise ValueError(
+                "torchrun started more processes than this machine has GPUs, "
+                f"{torch.cuda.device_count()}, and each needs one of its own: set --nproc-per-node."
+            )
     kind, colon, number = device.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if kind not in available() or (colon and not (number.isdigit() and int(number) < count)):
@@ -34,6 +44,12 @@ def pick_device(device: str | None) -> str:
             f"{torch.cuda.device_count()}): leave it out, or use one of {', '.join(map(repr, available()))}."
         )
     return device
+
+
+def places(device: str | None) -> list[str]:
+    """The devices among which processes side by side are divided: all GPUs, if no one of them is named."""
+    picked = pick_device(device)
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if picked == "cuda" else [picked]
 
 
 def kind_of(device: str) -> str:
@@ -62,13 +78,15 @@ def compiled(model: nn.Module, recipe: Recipe, device: str) -> Callable[[Tensor]
 
     A small kernel is done before the next one is asked for, so a step would wait for Python; a graph is
     asked for once, for each size of windows. What the compiler does not understand runs as without it.
-    Graphs of earlier models are forgotten: after eight, it would compile no other one in this process.
+    Graphs of earlier models are forgotten: after eight, it would compile no other one in this process. Where
+    several processes wait for each other within the network, each kernel is asked for by itself.
     """
     if kind_of(device) != "cuda" or recipe.iterations < COMPILE_FROM:
         return model
     torch._dynamo.config.suppress_errors = True
     torch.compiler.reset()
-    return torch.compile(model, mode="reduce-overhead", dynamic=False)
+    mode = "default" if distributed.size() > 1 else "reduce-overhead"
+    return torch.compile(model, mode=mode, dynamic=False)
 
 
 def mixed_precision(device: str) -> torch.autocast:
@@ -98,6 +116,11 @@ def wait(device: str) -> None:
         torch.cuda.synchronize(device)
     elif kind_of(device) == "mps":
         torch.mps.synchronize()
+
+
+def free_memory(device: str) -> float:
+    """Bytes of GPU memory that nobody uses; without limit where there is no GPU of NVIDIA."""
+    return torch.cuda.mem_get_info(device)[0] if kind_of(device) == "cuda" else math.inf
 
 
 def peak_memory(device: str) -> int | None:

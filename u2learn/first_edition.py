@@ -16,6 +16,8 @@ FIELDS: dict[str, Any] = {
     "model_options": {},
     "channels": 3,
     "start": "",
+    "accumulate": 1,
+    "clip": 0.0,
     "momentum": 0.9,
     "power": 0.9,
     "small_first": 0.0,

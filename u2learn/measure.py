@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from u2learn import distributed
 from u2learn.costs import image_flops, training_flops
 from u2learn.data import local
 from u2learn.data.example import read_image
@@ -158,6 +159,7 @@ def _measure_model(model: nn.Module, recipe: Recipe, progress: bool, clocked: bo
     A threshold is chosen on images that may be looked at, never on those of the test.
     """
     task = TASKS[recipe.task]
+    clocked = clocked and distributed.leads()  # of several processes one, and meanwhile the others wait
     cost = {"parameters": parameters(model), **({"speed": speed(model, recipe)} if clocked else {})}
     threshold = task.threshold(model, recipe, progress)
     scores: Scores = {}

@@ -65,6 +65,10 @@ class Recipe:
     crop: tuple[int, int] = (64, 64)  # a window
     augmentation: Augmentation = field(default_factory=Augmentation)
     batch: int = 16  # windows a step
+    # A step's windows go through the network in so many parts, one after the other, where memory is short. It
+    # is not quite the same: a batch norm sees a part, and so does a loss that divides sums over the windows.
+    accumulate: int = 1
+    clip: float = 0.0  # a gradient that is longer (over all weights) is cut to this length (0: never)
     loss: str = "ce"  # a name in LOSSES
     optimiser: str = "sgd"  # a name in OPTIMISERS; what goes with it is its own where it is left out here:
     schedule: str = ""  # a name in SCHEDULES
@@ -146,6 +150,13 @@ class Recipe:
             raise ValueError(f"A recipe's scales are factors above 0, at least one, not {self.scales}.")
         if self.evaluations < 1 or self.iterations < self.evaluations:
             raise ValueError(f"{self.evaluations} evaluations do not fit into {self.iterations} iterations.")
+        if self.accumulate < 1 or self.batch % self.accumulate:
+            raise ValueError(
+                f"A recipe's batch of {self.batch} windows cannot be divided into {self.accumulate} equal "
+                "parts: accumulate is one of its divisors."
+            )
+        if self.clip < 0:
+            raise ValueError(f"A recipe's clip is a length of gradients, or 0 for no limit, not {self.clip}.")
         if not 0 <= self.small_first <= 1:
             raise ValueError(f"small_first is a share of the training, from 0 to 1, not {self.small_first}.")
         if (self.keep == "best" or self.patience) and self.watched == "test":

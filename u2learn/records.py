@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from u2learn import studies
+from u2learn import distributed, studies
 from u2learn.files import write_text
 from u2learn.recipe import Recipe
 from u2learn.version import __version__
@@ -60,8 +60,10 @@ def forget() -> None:
 
 
 def write_record(name: str, record: dict) -> Path:
-    """Write one record, whole or not at all."""
+    """Write one record, whole or not at all; of several processes, one does."""
     path = records_folder() / f"{name}.json"
+    if not distributed.leads():
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(record, indent=1) + "\n")
     forget()

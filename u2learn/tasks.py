@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from u2learn import distributed
 from u2learn.console import hide_bar
 from u2learn.data.example import Example
 from u2learn.inference import saliency, saliency_maps, segment
@@ -43,6 +45,11 @@ class Scorer(ABC):
             values.append(float(METRICS[name](prediction, example)))
         self.count(prediction, example)
 
+    def include(self, others: Sequence[Scorer]) -> None:
+        """Count as well what the others counted: of N scorers, this one first, each has every N-th image."""
+        for lists in zip(self.counted(), *(other.counted() for other in others), strict=True):
+            lists[0][:] = [one for turn in zip_longest(*lists) for one in turn if one is not None]
+
     def result(self) -> Scores:
         """All scores by protocol; those of the recipe's `metrics` are means over the images."""
         found = self.under_protocols()
@@ -61,6 +68,10 @@ class Scorer(ABC):
 
     @abstractmethod
     def count(self, prediction: Tensor, example: Example) -> None: ...
+
+    @abstractmethod
+    def counted(self) -> list[list[Any]]:
+        """The lists that hold something of every image, in their order."""
 
     @abstractmethod
     def under_protocols(self) -> Scores: ...
@@ -182,6 +193,9 @@ class BinaryScorer(Scorer):
     def count(self, prediction: Tensor, example: Example) -> None:
         self.scores.add(prediction.cpu(), example.label, example.field)
 
+    def counted(self) -> list[list[Any]]:
+        return [self.scores.histograms, *self.more.values()]
+
     def under_protocols(self) -> Scores:
         return by_protocol(self.scores, self.threshold, self.recipe.scored_under or tuple(PROTOCOLS))
 
@@ -244,6 +258,13 @@ class ClassScorer(Scorer):
         self.scores.add(prediction.argmax(0), example.label)
         self.images.append(self.scores.counts - before)
 
+    def counted(self) -> list[list[Any]]:
+        return [self.images, *self.more.values()]
+
+    def include(self, others: Sequence[Scorer]) -> None:
+        super().include(others)
+        self.scores.counts = torch.stack(self.images).sum(0)
+
     def under_protocols(self) -> Scores:
         return {"image": self.scores.score()}
 
@@ -294,6 +315,9 @@ class SaliencyScorer(Scorer):
     def count(self, prediction: Tensor, example: Example) -> None:
         for one in self.scores.values():
             one.add(prediction, example.label)
+
+    def counted(self) -> list[list[Any]]:
+        return [*(one.images for one in self.scores.values()), *self.more.values()]
 
     def under_protocols(self) -> Scores:
         return {name: one.result() for name, one in self.scores.items()}
@@ -358,12 +382,18 @@ def evaluate(
     """Predict every example as the recipe says and count; the task's scorer, see `Scorer.result`.
 
     Its `scores` are the object of `u2learn.metrics` that counted. `full` asks for the scores that take time.
+    Of several processes each predicts its share, and all get the scorer of all examples.
     """
     task = TASKS[recipe.task]
     scorer = task.scorer(recipe, full)
-    for example in tqdm(examples, desc="evaluating", disable=hide_bar(progress), leave=False):
+    mine = range(distributed.rank(), len(examples), distributed.size())
+    for i in tqdm(mine, desc="evaluating", disable=hide_bar(progress and distributed.leads()), leave=False):
+        example = examples[i]
         scorer.add(task.predict(model, example.image, recipe), example)
-    return scorer
+    first, *others = distributed.gathered(scorer)
+    if others:
+        first.include(others)
+    return first
 
 
 def _grey(values: Tensor) -> Image.Image:

@@ -3,7 +3,8 @@
 The folder holds `recipe.json`, `log.jsonl` (a line for the loss of some iterations, and one an evaluation),
 `checkpoint.safetensors` (the last state) and, where the recipe keeps it, `best.safetensors`.
 Everything random is a function of (seed, iteration), so a checkpoint needs no generator states: weights,
-optimiser and position suffice to go on to the same weights, bit for bit on a CPU.
+optimiser and position suffice to go on to the same weights, bit for bit on a CPU. Of several processes (see
+`u2learn.distributed`) all do the same, one writes, and any number of them may go on.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from u2learn import distributed
 from u2learn.batches import TrainingData, seed_of
 from u2learn.console import hide_bar
 from u2learn.data.augment import Augmentation
@@ -96,6 +98,7 @@ def train(
         BusyError: another process trains in this folder.
         ValueError: the folder holds a run of another recipe, the data do not fit, or there is no such device.
         DivergedError: the loss or a weight is no longer finite; the last good checkpoint stays.
+        LostError: of several processes, another one has ended.
     """
     deadline = time.monotonic() + 60 * minutes
     device = pick_device(device)
@@ -108,8 +111,11 @@ def train(
     unseen = None
     if recipe.watched == "validation":  # its loss shows when the network begins to learn by heart
         unseen = TrainingData(dataclasses.replace(recipe, augmentation=Augmentation()), watched, device)
+    progress = progress and distributed.leads()
     with alone_in(Path(folder)):
-        run = Run(recipe, Path(folder), device, start)
+        with distributed.leader_first():
+            run = Run(recipe, Path(folder), device, start)
+        run.refuse_another()
         run.given = names_digest(data.names) if given else None
         if not run.finished:
             begun, hidden = run.iteration, hide_bar(progress)
@@ -117,6 +123,7 @@ def train(
                 _loop(run, data, watched, unseen, bar, progress, deadline)
                 if progress:
                     draw_curves(run.folder, TASKS[recipe.task].main)
+        distributed.gathered(None)  # all is written
         return run.trained()
 
 
@@ -124,7 +131,7 @@ def train(
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold the lock of a run folder; the system frees it when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
+    if fcntl is None or not distributed.leads():
         yield
         return
     lock = os.open(folder, os.O_RDONLY)
@@ -166,9 +173,9 @@ def _loop(
             if not due:
                 run.log(line | {"rate": recipe.rate(run.iteration - 1)})
             bar.set_postfix(shown | {"loss": f"{line['loss']:.3f}"})
-        if due or (not losses and time.monotonic() > min(saved + save_seconds, deadline)):
+        if due or (not losses and by_the_clock(min(saved + save_seconds, deadline))):
             run.seconds += time.monotonic() - started[0]
-            run.cpu_seconds += time.process_time() - started[1]
+            run.cpu_seconds += sum(distributed.gathered(time.process_time() - started[1]))
             if due:
                 shown = run.evaluate(watched, unseen, line)
                 if progress and bar.disable:  # a line in place of the bar; several processes may write them
@@ -184,11 +191,16 @@ def _loop(
                     drawn = run.seconds
             run.save()
             saved, started = time.monotonic(), (time.monotonic(), time.process_time())
-            if saved > deadline and not run.finished:
+            if by_the_clock(deadline) and not run.finished:
                 raise TimeIsUpError(
                     f"Time is up at iteration {run.iteration} of {recipe.iterations}. The run is safe in "
                     f"{run.folder}; the same command goes on from there."
                 )
+
+
+def by_the_clock(end: float) -> bool:
+    """Is it past `end`, by the clock of the process that writes? Of several, all must go the same way."""
+    return distributed.gathered(time.monotonic() > end)[0]
 
 
 class Run:
@@ -200,7 +212,8 @@ class Run:
         self.memory: int | None = None  # bytes
         self.best, self.since_best = -math.inf, 0  # score of the watched part; evaluations since then
         self.given: str | None = None  # which images trained, where they are not those of the recipe
-        remove_leftovers(self.folder)
+        if distributed.leads():
+            remove_leftovers(self.folder)
         forget_peak(device)  # that of earlier runs
         self.model = recipe.build_model()
         if recipe.start and not self.checkpoint.exists():
@@ -211,6 +224,7 @@ class Run:
             self.model.load_state_dict(with_prefix(saved[0], "raw." if recipe.ema else "model."))
         if recipe.start:
             freeze_folded_norms(self.model)  # told by their numbers, so a resumed run finds them again
+        distributed.synchronise(self.model)
         self.model = laid_out(self.model.to(device)).train()
         self.forward = compiled(self.model, recipe, device)
         self.averaged = copy.deepcopy(self.model) if recipe.ema else self.model
@@ -220,7 +234,8 @@ class Run:
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.autocast.fast_dtype == torch.float16)
         if saved is not None:
             self._resume(*saved)
-        self._trim_log()
+        if distributed.leads():
+            self._trim_log()
 
     @property
     def checkpoint(self) -> Path:
@@ -233,20 +248,33 @@ class Run:
         return self.iteration >= self.recipe.iterations or 0 < patience <= self.since_best
 
     def step(self, images: Tensor, target: Tensor) -> Tensor:
-        """One step of the optimiser; the loss, still on the device."""
+        """One step of the optimiser on this process's windows; the loss of the batch, still on the device."""
         torch.manual_seed(seed_of(self.recipe.seed, "step", self.iteration))  # dropout
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate(self.iteration)
-        with self.autocast:
-            outputs = self.forward(images.contiguous(memory_format=layout(self.device)))
-        loss = self.loss([x.float() for x in outputs], target)
         self.optimiser.zero_grad()
-        self.scaler.scale(loss).backward()
+        parts = self.recipe.accumulate
+        losses = [
+            self._backward(*part) for part in zip(images.chunk(parts), target.chunk(parts), strict=True)
+        ]
+        distributed.sum_gradients(self.model)
+        if self.recipe.clip:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.iteration += 1
         if self.recipe.ema:
             self._average()
+        return torch.stack(losses).sum()
+
+    def _backward(self, images: Tensor, target: Tensor) -> Tensor:
+        """Add the gradient of a part of a step to that of the weights; its share of the loss."""
+        with self.autocast:
+            outputs = self.forward(images.contiguous(memory_format=layout(self.device)))
+        outputs = [distributed.whole(x).float() for x in outputs]
+        loss = self.loss(outputs, distributed.whole(target)) / self.recipe.accumulate
+        self.scaler.scale(loss).backward()
         return loss.detach()
 
     def evaluate(
@@ -262,14 +290,19 @@ class Run:
         if unseen is not None:
             with torch.no_grad(), evaluating(self.averaged):
                 batches = [unseen.batch(i) for i in range(LOSS_BATCHES)]
-                losses = [self.loss(self.averaged(images), target) for images, target in batches]
+                losses = [
+                    self.loss(
+                        [distributed.whole(x) for x in self.averaged(images)], distributed.whole(target)
+                    )
+                    for images, target in batches
+                ]
             line = line | {"watched_loss": float(torch.stack(losses).mean())}
         self.log(line | score)
         main = TASKS[self.recipe.task].main
         self.since_best += 1
         if score[main] > self.best:
             self.best, self.since_best = score[main], 0
-            if self.recipe.keep == "best":
+            if self.recipe.keep == "best" and distributed.leads():
                 save_model(self.folder / "best.safetensors", self.averaged, self.recipe)
         forget_peak(self.device)  # that of a test
         return {main: f"{score[main]:.3f}"}
@@ -304,17 +337,22 @@ class Run:
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to log.jsonl."""
+        if not distributed.leads():
+            return
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(defined(line)) + "\n")
 
     def save(self) -> None:
         """Write the checkpoint whole or not at all: to a temporary name first, then renamed."""
+        if not distributed.leads():
+            return
         tensors = {f"model.{name}": x for name, x in self.averaged.state_dict().items()}
         if self.recipe.ema:
             tensors |= {f"raw.{name}": x for name, x in self.model.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{key}": x for key, x in state.items()}
         self._note_memory()
+        many = [str(distributed.size())] if distributed.size() > 1 else []
         position = {
             "iteration": self.iteration,
             "finished": self.finished,
@@ -325,7 +363,7 @@ class Run:
             "best": self.best if math.isfinite(self.best) else None,
             "since_best": self.since_best,
             "scaler": self.scaler.state_dict(),
-            "device": device_name(self.device),
+            "device": " x ".join([*many, device_name(self.device)]),
             "device_kind": kind_of(self.device),
         }
         metadata = {"recipe": self.recipe.to_json(), "position": json.dumps(position)}
@@ -352,7 +390,21 @@ class Run:
             raise ValueError(
                 f"{self.folder} holds a run of another recipe ({path}): choose another folder, or delete it."
             )
-        write_text(path, self.recipe.to_json())
+        if distributed.leads():
+            write_text(path, self.recipe.to_json())
+
+    def refuse_another(self) -> None:
+        """Of several processes, all have the same recipe and the same weights."""
+        if distributed.size() == 1:
+            return
+        weights = hashlib.sha256()
+        for x in self.model.state_dict().values():
+            weights.update(x.detach().cpu().flatten().view(torch.uint8).numpy())
+        if len(set(distributed.gathered((self.recipe.to_json(), self.iteration, weights.hexdigest())))) > 1:
+            raise ValueError(
+                f"The processes do not begin with the same recipe and weights: {self.folder} must be one "
+                "folder that all machines see, and their U2Learn the same version."
+            )
 
     def _resume(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         position = json.loads(metadata["position"])

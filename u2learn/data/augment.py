@@ -7,7 +7,7 @@ its data. Here the whole data set lies on the device as uint8 and a batch is a h
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,12 +59,14 @@ class Pixels:
     Attributes:
         values: (P, C) of images, (P,) of labels.
         start, height, width: int64 (N,), the first pixel of each image, and its size.
+        apart: they are too many for the device, and all of it lies in the memory of the host.
     """
 
     values: Tensor
     start: Tensor
     height: Tensor
     width: Tensor
+    apart: bool = False
 
     @staticmethod
     def of(stack: Tensor) -> Pixels:
@@ -75,26 +77,45 @@ class Pixels:
         return Pixels(values, start, torch.full_like(start, height), torch.full_like(start, width))
 
     @staticmethod
-    def gather(images: Iterable[Tensor], count: int, device: str) -> Pixels:
+    def gather(images: Iterable[Tensor], count: int, device: str, limit: float = math.inf) -> Pixels:
         """The pixels of `count` images (C, H, W) or labels (H, W), read one after the other.
 
-        A set as large as Cityscapes must not lie in memory twice, so it grows only where sizes do.
+        A set as large as Cityscapes must not lie in memory twice, so it grows only where sizes do. One that
+        comes to more than `limit` bytes is kept apart, where a GPU can fetch it by itself (pinned).
         """
-        values, filled, sizes = torch.empty(0), 0, []
+        values, filled, sizes, apart = torch.empty(0), 0, [], False
+        pin = torch.device(device).type == "cuda"
         for done, image in enumerate(images):
             flat = image.movedim(0, -1).flatten(0, 1) if image.ndim == 3 else image.flatten()
             need = filled + len(flat)
             if need > len(values):
                 room = (need * count // (done + 1), *flat.shape[1:])
-                values = _moved(values[:filled], torch.empty(room, dtype=flat.dtype, device=device))
+                apart = apart or math.prod(room) * flat.itemsize > limit
+                where = {"device": "cpu", "pin_memory": pin} if apart else {"device": device}
+                values = _moved(values[:filled], torch.empty(room, dtype=flat.dtype, **where))
             values[filled:need] = flat
             sizes.append((filled, *image.shape[-2:]))
             filled = need
-        start, height, width = torch.tensor(sizes, device=device).reshape(-1, 3).unbind(1)
-        return Pixels(values[:filled], start, height, width)
+        places = torch.tensor(sizes, device=values.device).reshape(-1, 3)
+        start, height, width = places.unbind(1)
+        return Pixels(values[:filled], start, height, width, apart)
 
     def __len__(self) -> int:
         return len(self.start)
+
+    def fetched(self, index: Tensor, device: str) -> Pixels:
+        """The images `index` (B,) alone, copied to the device."""
+        places = [(int(self.start[i]), int(self.height[i]), int(self.width[i])) for i in index]
+        count = sum(math.prod(size) for _, *size in places)
+        values = self.values.new_empty(count, *self.values.shape[1:], device=device)
+        sizes, filled = [], 0
+        for first, *size in places:
+            pixels = self.values[first : first + math.prod(size)]
+            values[filled : filled + len(pixels)].copy_(pixels, non_blocking=True)
+            sizes.append((filled, *size))
+            filled += len(pixels)
+        start, height, width = torch.tensor(sizes, device=device).unbind(1)
+        return Pixels(values, start, height, width)
 
     def frames(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """First pixel, height and width of the images `index` (B,), each (B, 1, 1)."""
@@ -106,6 +127,15 @@ def _moved(values: Tensor, room: Tensor) -> Tensor:
     if len(values):
         room[: len(values)] = values
     return room
+
+
+class Draws(torch.Generator):
+    """A generator for some of the windows of a batch, every N-th, as one of N processes cuts them.
+
+    It draws for all of them and keeps the numbers of its own: a window looks the same whoever cuts it.
+    """
+
+    share = slice(0, None, 1)  # which windows: first, (no last), N
 
 
 def sample_batch(
@@ -181,9 +211,11 @@ def colour_jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     Source: PaddleSeg, transforms/transforms.py, RandomDistort (there on uint8, here without rounding).
     """
     count = len(images)
-    order = _uniform(generator, 0, 1, 4, count).argsort(dim=0)  # (4, B): what comes first, second, ...
-    use = _uniform(generator, 0, 1, 4, count) < 0.5  # (4, B)
-    factor = torch.where(use, _uniform(generator, 0.6, 1.4, 4, count), 1)[:, :, None, None, None]
+    order = _uniform(generator, 0, 1, 4, count, windows=1).argsort(
+        dim=0
+    )  # (4, B): what comes first, second, ...
+    use = _uniform(generator, 0, 1, 4, count, windows=1) < 0.5  # (4, B)
+    factor = torch.where(use, _uniform(generator, 0.6, 1.4, 4, count, windows=1), 1)[:, :, None, None, None]
     turn = torch.where(use[3], _uniform(generator, -18 / 255, 18 / 255, count), 0)[:, None, None]  # (B, 1, 1)
     for which in order:
         grey = rgb_to_grey(images)  # (B, 1, H, W)
@@ -335,7 +367,9 @@ def _window_grid(
     centre = []
     for side, window in zip(size, crop, strict=True):
         room = (side * scale - window).clamp(min=0).floor()  # how far it may slide on the scaled image
-        offset = (_uniform(generator, 0, 1, tries, batch, 1, 1) * (room + 1)).floor()  # whole pixels
+        offset = (
+            _uniform(generator, 0, 1, tries, batch, 1, 1, windows=1) * (room + 1)
+        ).floor()  # whole pixels
         centre.append((offset + window / 2) / scale - 0.5)
     v, u = torch.meshgrid(
         *(torch.arange(n, device=device) - (n - 1) / 2 for n in crop), indexing="ij"
@@ -356,7 +390,7 @@ def _window_grid(
 
 def _elastic_shifts(crop: Size, amount: float, batch: int, generator: torch.Generator) -> Tensor:
     """How far the pixels of a window are shifted in y and x, (2, B, h, w): bicubic between 3 x 3 draws."""
-    points = amount * torch.randn(2, batch, 3, 3, generator=generator, device=generator.device)
+    points = amount * _drawn(torch.randn, generator, [2, batch, 3, 3], windows=1)
     return F.interpolate(points, size=tuple(crop), mode="bicubic", align_corners=True)
 
 
@@ -403,8 +437,17 @@ def _largest_share(labels: Tensor, num_classes: int) -> Tensor:
     return torch.where(counts.sum(0) > 0, counts.amax(0) / counts.sum(0).clamp(min=1), 1.0)
 
 
-def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
+def _uniform(generator: torch.Generator, low: float, high: float, *shape: int, windows: int = 0) -> Tensor:
+    """Numbers between low and high; `windows` is the dimension in which the windows lie."""
+    return low + (high - low) * _drawn(torch.rand, generator, [*shape], windows)
+
+
+def _drawn(draw: Callable[..., Tensor], generator: torch.Generator, shape: list[int], windows: int) -> Tensor:
+    """Random numbers of this shape, of `Draws` for a share of the windows."""
+    share = generator.share if isinstance(generator, Draws) else slice(0, None, 1)
+    shape[windows] *= share.step
+    numbers = draw(shape, generator=generator, device=generator.device)
+    return numbers if share.step == 1 else numbers.movedim(windows, 0)[share].movedim(0, windows)
 
 
 def _sign(generator: torch.Generator, batch: int, minus: float = 0.5) -> Tensor:

@@ -1,0 +1,21 @@
+#!/bin/bash
+# A training that is longer than a queue allows: up to ten jobs of an hour, one after the other, on two machines
+# with four GPUs each. Each job goes on where the one before it stopped; one that finds the training done ends at
+# once. Give it to SLURM with:  sbatch slurm.sh drive-fcn-ce
+#SBATCH --array=1-10%1
+#SBATCH --time=01:00:00
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=16
+
+# The runs, the data and the environment lie where all machines see them.
+export U2LEARN_RUNS="$HOME/runs" U2LEARN_DATA="$HOME/data"
+export OMP_NUM_THREADS=4
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+
+# Five minutes less than the job has, for the start and the last evaluation. --max-restarts: where one process
+# dies, all begin again from the last checkpoint.
+srun torchrun --nnodes="$SLURM_NNODES" --nproc-per-node=4 --max-restarts=3 \
+    --rdzv-backend=c10d --rdzv-endpoint="$first:29500" --rdzv-id="$SLURM_JOB_ID" \
+    -m u2learn train "$1" --minutes 55
