@@ -17,7 +17,7 @@ from u2learn import cli, devices, predicting
 from u2learn.data.cityscapes import PALETTE
 from u2learn.data.example import read_image
 from u2learn.inference import fast, load_model, save_model, segment
-from u2learn.predicting import cut_out, overlaid, palette_of, predict_files
+from u2learn.predicting import overlaid, palette_of, predict_files
 from u2learn.recipe import Recipe
 
 RNG = np.random.default_rng(0)
@@ -404,20 +404,6 @@ def test_an_empty_folder_is_named(tmp_path, net):
 # --- what is made -------------------------------------------------------------------------------------------
 
 
-def test_a_cut_out_has_a_soft_edge_and_no_background():
-    ramp = torch.linspace(0, 1, 101).expand(3, -1)  # (H, W)
-    photo = Image.fromarray(np.full((3, 101, 3), 200, np.uint8))
-    for threshold in (0.5, 0.2, 0.9):
-        got = np.asarray(cut_out(photo, ramp, threshold))[0].astype(int)  # (W, 4)
-        alpha = got[:, 3]
-        assert alpha[0] == 0 and alpha[-1] == 255 and (np.diff(alpha) >= 0).all()
-        assert alpha[round(100 * threshold)] == pytest.approx(128, abs=1)
-        assert 0.15 < ((alpha > 0) & (alpha < 255)).mean() < 0.55  # the edge
-        assert (got[alpha == 0, :3] == 0).all() and (got[alpha > 0, :3] == 200).all()
-    for threshold in (0, 1):
-        assert set(np.asarray(cut_out(photo, ramp, threshold))[0, 1:-1, 3]) <= {0, 255}
-
-
 def test_cut_outs_and_overlays_on_the_command_line(tmp_path, weights, capsys):
     path = save(tmp_path / "thing.png", (40, 50), "RGBA")
     for task, kind in (("binary", "probability"), ("saliency", "saliency")):
@@ -428,7 +414,8 @@ def test_cut_outs_and_overlays_on_the_command_line(tmp_path, weights, capsys):
         mask, photo = np.asarray(Image.open(maps / "thing-mask.png")), read_image(path).transpose(1, 2, 0)
         assert cut.shape == (40, 50, 4) and over.shape == (40, 50, 3)
         assert ((cut[..., 3] > 127) == (mask == 255)).mean() > 0.98
-        assert np.array_equal(cut[cut[..., 3] > 0, :3], photo[cut[..., 3] > 0])
+        assert np.array_equal(cut[cut[..., 3] == 255, :3], photo[cut[..., 3] == 255])
+        assert (cut[cut[..., 3] == 0] == 0).all()
         assert np.array_equal(over[mask == 0], photo[mask == 0])
         tinted = (photo.astype(int) + predicting.TINT) / 2
         assert np.abs(over - tinted)[mask == 255].max(initial=0) <= 2

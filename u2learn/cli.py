@@ -271,7 +271,8 @@ def predict(options: argparse.Namespace) -> None:
         inference.fast(model).to(device),
         dataclasses.replace(recipe, stretch=stretch),
         threshold=options.threshold,
-        cutout=options.cutout,
+        cutout=options.cutout or options.matted,
+        matted=options.matted,
         overlay=options.overlay,
         recursive=options.recursive,
         overwrite=options.overwrite,
@@ -626,6 +627,11 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold", type=float, default=0.5, help="in the mask where the map is above (default 0.5)"
     )
     sub.add_argument("--cutout", action="store_true", help="also the object alone, on a clear background")
+    sub.add_argument(
+        "--matted",
+        action="store_true",
+        help="a cut-out whose edge is found in the picture, as of hair (needs pymatting; takes seconds)",
+    )
     sub.add_argument("--overlay", action="store_true", help="also the picture with what was found in colour")
     sub.add_argument(
         "--as-published",

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from u2learn.console import hide_bar
+from u2learn.cutout import cut_out
 from u2learn.data.cityscapes import PALETTE
 from u2learn.data.example import read_image
 from u2learn.data.pairing import ENDINGS
@@ -36,7 +37,6 @@ OTHERS = ("HEIC", "AVIF", "JPEG XL", "a camera's raw format")
 PICTURES = (*ENDINGS, *MORE, *(ending for kind in OTHERS for ending in FOREIGN[kind][0]))
 MADE = "u2learn predict"  # stands in every file that is made here: it is no picture to be predicted
 TINT: Colour = (213, 94, 0)  # vermilion of Okabe and Ito (2008)
-EDGE = 0.5  # how far the probability rises over the edge of a cut-out, from clear to opaque
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ def predict_files(
     *,
     threshold: float = 0.5,
     cutout: bool = False,
+    matted: bool = False,
     overlay: bool = False,
     recursive: bool = False,
     overwrite: bool = False,
@@ -115,7 +116,9 @@ def predict_files(
     for path in paths:
         for source in _sources(Path(path), recursive, output, summary):
             found.setdefault(os.path.abspath(source.path), source)
-    make = partial(pictures_of, recipe=recipe, threshold=threshold, cutout=cutout, overlay=overlay)
+    make = partial(
+        pictures_of, recipe=recipe, threshold=threshold, cutout=cutout, matted=matted, overlay=overlay
+    )
     grey = np.zeros((recipe.channels, 16, 16), np.uint8)  # the model and the wishes are tried on it
     endings = list(make(TASKS[recipe.task].predict(model, grey, recipe), grey))
     originals = set(map(_folded, found))
@@ -184,6 +187,7 @@ def pictures_of(
     recipe: Recipe,
     threshold: float = 0.5,
     cutout: bool = False,
+    matted: bool = False,
     overlay: bool = False,
 ) -> dict[str, Image.Image]:
     """What a user gets of a prediction for an image, uint8 (C, H, W): pictures by the endings of their names.
@@ -194,7 +198,7 @@ def pictures_of(
     task, colours = TASKS[recipe.task], palette_of(recipe)
     made = task.pictures(prediction, threshold, colours)
     if cutout:
-        made["cutout"] = cut_out(_photo(image), task.object_map(prediction), threshold)
+        made["cutout"] = cut_out(_photo(image), task.object_map(prediction), threshold, matted)
     if overlay:
         made["overlay"] = overlaid(_photo(image), task.ids(prediction, threshold), colours)
     return made
@@ -211,18 +215,6 @@ def palette_of(recipe: Recipe) -> tuple[Colour, ...]:
     hues = [colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.65, 0.95) for i in range(recipe.num_classes)]
     more = [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues]
     return (own or PALETTE + tuple(more[len(PALETTE) :]))[: recipe.num_classes]
-
-
-def cut_out(photo: Image.Image, sure: Tensor, threshold: float = 0.5) -> Image.Image:
-    """The object alone: RGBA, opaque where the map `sure` (H, W) is well above the threshold, clear below.
-
-    Over the edge the opacity rises with the map; at the threshold it is a half. Where nothing is seen, the
-    colours are black, so that the background is not in the file.
-    """
-    width = max(min(EDGE, 2 * threshold, 2 - 2 * threshold), 1e-6)  # so that 0 is clear and 1 is opaque
-    opacity = ((sure.float().cpu() - threshold) / width + 0.5).clamp(0, 1).mul(255).round().byte().numpy()
-    rgb = np.asarray(photo) * (opacity > 0)[..., None]  # (H, W, 3)
-    return Image.fromarray(np.dstack([rgb, opacity]).astype(np.uint8))
 
 
 def overlaid(photo: Image.Image, ids: Tensor, colours: Sequence[Colour] = ()) -> Image.Image:
