@@ -7,14 +7,12 @@ best on the training images. HRF is not here, since it is scored there at half i
 import dataclasses
 from typing import Any
 
-from u2learn.data.augment import Augmentation
 from u2learn.recipe import Recipe
 from u2learn.registry import STUDIES
-from u2learn.studies.small import vessels
+from u2learn.studies.small import FLIPS, vessels
 from u2learn.studies.study import Study
 
 SETS = ("drive", "stare", "chase")
-FLIPS = Augmentation(flips="hvt", jitter=0.1, max_share=0.93)  # as our small net has them
 LIGHT = dataclasses.replace(FLIPS, photometric="paddleseg")
 # 66,600 parameters, on blocks of pixels, with orthogonal steps.
 HALF: dict[str, Any] = {

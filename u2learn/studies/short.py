@@ -43,7 +43,7 @@ def short(base: Recipe, **changes: Any) -> Recipe:
 
 
 # What was tried, for equal seconds of a core: 600 steps of 4 windows, with the mean over a shorter time.
-TRIED: dict[str, Any] = {"iterations": 600, "ema": 0.97, "small_first": 0.0}
+BRIEFLY: dict[str, Any] = {"iterations": 600, "ema": 0.97, "small_first": 0.0}
 TRIES: dict[str, dict[str, Any]] = {
     "base": {},
     "rate-0.0005": {"learning_rate": 0.0005},
@@ -82,7 +82,7 @@ def vessels(dataset: str, head: str, loss: str, **rest: Any) -> Recipe:
 def study() -> Study:
     rows = [vessels("drive", head, loss) for loss in LOSSES for head in HEADS]
     drive = tuple(map(short, rows))
-    base = short(vessels("drive", "fcn", "ce-dice"), protocol="held-out", **TRIED)
+    base = short(vessels("drive", "fcn", "ce-dice"), protocol="held-out", **BRIEFLY)
     tries = tuple(
         dataclasses.replace(base, name=f"drive-fcn-ce-dice-try-{name}", **changes)
         for name, changes in TRIES.items()
