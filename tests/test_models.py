@@ -166,6 +166,10 @@ class TestHalfUNet(ModelContract):
     build = staticmethod(half_unet)
 
 
+class TestHalfUNetOfTwoConvolutions(ModelContract):
+    build = staticmethod(partial(half_unet, width=6, growth=2, decoder=2))
+
+
 class TestUNet2015(ModelContract):
     channels, sizes, lost = 1, ((188, 188), (188, 204)), 184
     build = staticmethod(unet_2015)
@@ -504,6 +508,16 @@ def test_a_join_by_sum_adds_the_mixed_and_repeated_deep_map():
     rows = [i * 4 // 7 for i in range(7)]
     due = mixed[:, :, rows].repeat_interleave(2, dim=3) + skip
     torch.testing.assert_close(join(deep, skip), due)
+
+
+def test_the_half_unet_has_the_channels_and_convolutions_that_are_asked_for():
+    net = half_unet(width=20, growth=8, decoder=2)
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    channels = [(m.in_channels, m.out_channels) for m in convolutions]
+    up = [(28, 28), (28, 28), (20, 20), (20, 20)]
+    down = [(12, 20), (20, 20), (20, 28), (28, 28), (28, 36), (36, 36)]
+    assert sorted(channels) == sorted(down + up)
+    assert sum(p.numel() for p in half_unet().parameters()) == 66_600
 
 
 def test_each_pixel_of_a_block_has_its_own_logits():
