@@ -56,7 +56,10 @@ TRIES: dict[str, dict[str, Any]] = {
 
 
 def photographs() -> Recipe:
-    """U²-Net† from nothing on real photographs. Nothing in it was chosen by a test."""
+    """U²-Net† from nothing on real photographs.
+
+    Muon was chosen on the last hundred of the 700: after 200 steps max F is 0.70, with AdamW 0.64.
+    """
     return objects(
         "ecssd",
         128,
@@ -65,7 +68,9 @@ def photographs() -> Recipe:
         protocol="study",
         augmentation=Augmentation(flips="h", jitter=0.1),
         batch=16,
-        learning_rate=0.003,
+        optimiser="muon",
+        learning_rate=0.01,
+        warm_up=0.1,
         iterations=1600,
         ema=0.995,
         small_first=0.5,
