@@ -14,7 +14,7 @@ from u2learn import ULevel, UNet, unet_2015, unet_paddle, unet_s5_d16, unet_smal
 from u2learn.models.conv import ConvBlock, FloorPool, double_conv, downsample, resize_like
 from u2learn.models.half import half_unet
 from u2learn.models.heads import aspp_head, fcn_head, psp_head
-from u2learn.models.ulevel import ResizeConvJoin, UpConvCropJoin
+from u2learn.models.ulevel import AddJoin, ResizeConvJoin, UpConvCropJoin
 from u2learn.models.weights import read_tensors, with_prefix, write_tensors
 
 
@@ -164,6 +164,10 @@ class TestWNetSmall(ModelContract):
 
 class TestHalfUNet(ModelContract):
     build = staticmethod(half_unet)
+
+
+class TestHalfUNetOfTwoConvolutions(ModelContract):
+    build = staticmethod(partial(half_unet, width=6, growth=2, decoder=2))
 
 
 class TestUNet2015(ModelContract):
@@ -495,6 +499,25 @@ def test_the_second_net_of_a_wnet_sees_image_and_draft():
         assert torch.equal(seen[0], torch.cat([image, draft], dim=1))
         assert torch.equal(final, model.second(seen[0])[0])
     assert not torch.equal(final, draft)
+
+
+def test_a_join_by_sum_adds_the_mixed_and_repeated_deep_map():
+    join = AddJoin(5, 3)
+    deep, skip = torch.rand(2, 5, 4, 3), torch.rand(2, 3, 7, 6)  # odd: one row of the last pair is left out
+    mixed = torch.einsum("bchw,oc->bohw", deep, join.mix.weight[:, :, 0, 0])
+    rows = [i * 4 // 7 for i in range(7)]
+    due = mixed[:, :, rows].repeat_interleave(2, dim=3) + skip
+    torch.testing.assert_close(join(deep, skip), due)
+
+
+def test_the_half_unet_has_the_channels_and_convolutions_that_are_asked_for():
+    net = half_unet(width=20, growth=8, decoder=2)
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    channels = [(m.in_channels, m.out_channels) for m in convolutions]
+    up = [(28, 28), (28, 28), (20, 20), (20, 20)]
+    down = [(12, 20), (20, 20), (20, 28), (28, 28), (28, 36), (36, 36)]
+    assert sorted(channels) == sorted(down + up)
+    assert sum(p.numel() for p in half_unet().parameters()) == 66_600
 
 
 def test_each_pixel_of_a_block_has_its_own_logits():

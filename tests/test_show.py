@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -602,6 +603,35 @@ def test_draw_makes_a_block_wider_with_its_channels():
     assert len(widths) == 6  # and the heads, with two channels
     assert np.diff(widths[1:]) == pytest.approx([0.072] * 4, rel=0.02)
     assert widths[1] == pytest.approx(0.18 + 0.072 * 6, abs=0.01)
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_curves_follow_a_run_and_a_page_shows_their_end(tmp_path, monkeypatch, published):
+    """A page keeps what a cell displays first, and no later state of it."""
+    shown, updated = [], []
+
+    class Handle:
+        def update(self, figure):
+            updated.append(figure)
+
+    def display(figure, display_id):
+        shown.append(figure)
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setenv("U2LEARN_PUBLISH", "1" if published else "0")
+    log = tmp_path / "log.jsonl"
+    with show.following(tmp_path, "dice", reported=0.8, every=0.02):
+        log.write_text(json.dumps({"iteration": 10, "loss": 0.9, "dice": 0.3}) + "\n")
+        deadline = time.monotonic() + (0.5 if published else 20)
+        while not updated and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with log.open("a") as file:
+            file.write(json.dumps({"iteration": 20, "loss": 0.5, "dice": 0.6}) + "\n")
+    assert len(shown) == 1 and bool(updated) is not published
+    loss, score = (axis.lines for axis in (shown if published else updated)[-1].axes)
+    assert loss[0].get_ydata().tolist() == [0.9, 0.5]
+    assert score[0].get_ydata().tolist() == [0.3, 0.6] and score[1].get_ydata()[0] == 0.8
 
 
 def test_draw_shows_how_the_parts_of_other_models_hang_together():

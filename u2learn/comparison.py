@@ -201,16 +201,21 @@ def _pixels(recipe: Recipe) -> float:
     return windows * recipe.crop[0] * recipe.crop[1]
 
 
+# Whose tables a small net of ours stands beside: the study that has their words, and which net it is.
+BESIDE = {OPENMMLAB: ("mmseg", "small"), PADDLESEG: ("paddle", "small"), BINSEG: ("binseg", "binseg")}
+
+
+def beside(group: str, dataset: str) -> str:
+    """The recipe of ours, of another network, beside a group of systems on a set, as "DRIVE"; "" if none."""
+    key = next((key for key, name in SETS.items() if name == dataset), None)
+    return f"{key}-{BESIDE[group][1]}" if key and group in BESIDE else ""
+
+
 def _small_for(row: dict) -> Value | None:
     """Our small retinal net on the same images under the same protocol; None where there is no such run."""
-    dataset = next((key for key, name in SETS.items() if name == row["dataset"]), None)
-    study, name = {
-        OPENMMLAB: ("mmseg", f"{dataset}-small"),
-        PADDLESEG: ("paddle", f"{dataset}-small"),
-        BINSEG: ("binseg", f"{dataset}-binseg"),
-    }.get(row["group"], ("", ""))
-    columns = studies.studies()[study].columns if study else {}
-    if row["metric"] not in columns or dataset is None or not of_recipe(name):
+    name = beside(row["group"], row["dataset"])
+    columns = studies.studies()[BESIDE[row["group"]][0]].columns if name else {}
+    if row["metric"] not in columns or not of_recipe(name):
         return None
     protocol, score = columns[row["metric"]]
     mean, spread, seeds = mean_and_spread(name, protocol, score)

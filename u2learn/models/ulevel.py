@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from u2learn.models.conv import ConvBlock, downsample, resize_like
 
@@ -54,6 +55,20 @@ class ResizeConvJoin(nn.Module):
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
         up = self.reduce(resize_like(deep, skip))  # (B, C_deep / 2, H, W)
         return torch.cat([up, skip], dim=1)
+
+
+class AddJoin(nn.Module):
+    """A 1x1 convolution takes the deep map to the skip's channels, it is enlarged, and the two are added.
+
+    Stacked, two maps of C channels cost the next convolution twice as much as their sum.
+    """
+
+    def __init__(self, deep: int, skip: int):
+        super().__init__()
+        self.mix = nn.Conv2d(deep, skip, kernel_size=1, bias=False)
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
+        return F.interpolate(self.mix(deep), size=skip.shape[-2:], mode="nearest") + skip  # (B, C, H, W)
 
 
 class UpConvCropJoin(nn.Module):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from u2learn.show.book import publishing
 from u2learn.show.palette import COLOURS, WIDTH, figure_of
 
 if TYPE_CHECKING:
@@ -133,28 +134,35 @@ def following(
 ) -> Iterator[None]:
     """Show the curves of a run in a notebook while the block trains it, drawn anew every so many seconds.
 
-    The last state stays when the block ends, however it ends. See `run_curves`.
+    The last state stays when the block ends, however it ends, and is all that the rendered book shows. See
+    `run_curves`.
     """
-    from IPython.display import display
+    from IPython.display import DisplayHandle, display
 
-    shown = display(figure_of(1, 1)[0], display_id=True)
+    shown: list[DisplayHandle] = []
     done = threading.Event()
 
     def draw() -> None:
         if (Path(folder) / "log.jsonl").is_file() and (lines := _lines(folder)):
-            shown.update(run_curves(lines, score, reported))
+            figure = run_curves(lines, score, reported)
+            if shown:
+                shown[0].update(figure)
+            else:
+                shown.append(display(figure, display_id=True))
 
     def watch() -> None:
         while not done.wait(every):
             draw()
 
     thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
+    if not publishing():  # a page keeps what is displayed first
+        thread.start()
     try:
         yield
     finally:
         done.set()
-        thread.join()
+        if thread.is_alive():
+            thread.join()
         draw()
 
 

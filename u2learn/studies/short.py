@@ -43,7 +43,7 @@ def short(base: Recipe, **changes: Any) -> Recipe:
 
 
 # What was tried, for equal seconds of a core: 600 steps of 4 windows, with the mean over a shorter time.
-TRIED: dict[str, Any] = {"iterations": 600, "ema": 0.97, "small_first": 0.0}
+BRIEFLY: dict[str, Any] = {"iterations": 600, "ema": 0.97, "small_first": 0.0}
 TRIES: dict[str, dict[str, Any]] = {
     "base": {},
     "rate-0.0005": {"learning_rate": 0.0005},
@@ -56,7 +56,10 @@ TRIES: dict[str, dict[str, Any]] = {
 
 
 def photographs() -> Recipe:
-    """U²-Net† from nothing on real photographs. Nothing in it was chosen by a test."""
+    """U²-Net† from nothing on real photographs.
+
+    Muon was chosen on the last hundred of the 700: after 200 steps max F is 0.70, with AdamW 0.64.
+    """
     return objects(
         "ecssd",
         128,
@@ -65,7 +68,9 @@ def photographs() -> Recipe:
         protocol="study",
         augmentation=Augmentation(flips="h", jitter=0.1),
         batch=16,
-        learning_rate=0.003,
+        optimiser="muon",
+        learning_rate=0.01,
+        warm_up=0.1,
         iterations=1600,
         ema=0.995,
         small_first=0.5,
@@ -82,7 +87,7 @@ def vessels(dataset: str, head: str, loss: str, **rest: Any) -> Recipe:
 def study() -> Study:
     rows = [vessels("drive", head, loss) for loss in LOSSES for head in HEADS]
     drive = tuple(map(short, rows))
-    base = short(vessels("drive", "fcn", "ce-dice"), protocol="held-out", **TRIED)
+    base = short(vessels("drive", "fcn", "ce-dice"), protocol="held-out", **BRIEFLY)
     tries = tuple(
         dataclasses.replace(base, name=f"drive-fcn-ce-dice-try-{name}", **changes)
         for name, changes in TRIES.items()
