@@ -25,6 +25,7 @@ help: ## list the targets
 	@echo "  PYTHON=/path/to/python  which Python to use (3.10 or newer); the default is to look for one"
 	@echo "  CONSTRAINTS=            install the newest versions instead of the tested ones (say, for another build of torch)"
 	@echo "  JOBS=N                  how many tests run at once (default 2)"
+	@echo "  WEIGHTS=FILE            the authors' U²-Net†, with which make bench also scores 8 bits on ECSSD"
 	@echo "  MINUTES=N               how long make gpu may take (default 8)"
 
 book: .venv/.ready ## execute the chapters and build the site, warnings are errors
@@ -62,6 +63,11 @@ gpu: ## what only a GPU can show, in eight minutes: precision, speeds, a row tra
 	@if python3 -c 'import PIL, safetensors, torch, tqdm; assert torch.cuda.is_available()' 2>/dev/null; \
 	then set -- python3; else $(MAKE) --no-print-directory .venv/.ready && set -- $(PY); fi && \
 	"$$1" -m tools.gpu --minutes $(MINUTES)
+
+bench: .venv/.ready ## measure what prediction, export and several processes cost, and write the records
+	@for what in fast growth service scaling; do \
+	  $(PY) -m benchmarks.$$what --record $$([ $$what = fast ] && echo "$(if $(WEIGHTS),--weights $(WEIGHTS))") || exit 1; \
+	done
 
 release: .venv/.ready ## write the assignments for students, and pack them
 	@$(PY) -m tools.assignments release

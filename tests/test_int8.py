@@ -1,5 +1,8 @@
 """U²-Net in 8 bits: its convolution against plain integers, the repair of its means, and its maps."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from test_fast import stirred
@@ -133,3 +136,10 @@ def test_the_model_stays_as_it_was():
     before = {key: x.clone() for key, x in model.state_dict().items()}
     int8(model, torch.randn(2, 3, 40, 40))
     assert all(torch.equal(before[key], x) for key, x in model.state_dict().items())
+
+
+def test_a_copy_of_it_makes_the_same_maps(nets):
+    image = photographs(1, 30)
+    due = nets[1](image)[0]
+    assert torch.equal(copy.deepcopy(nets[1])(image)[0], due)
+    assert torch.equal(pickle.loads(pickle.dumps(nets[1]))(image)[0], due)

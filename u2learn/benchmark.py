@@ -1,8 +1,9 @@
-"""How fast a recipe trains here: against the plain loop, and against the most that the device can do."""
+"""How fast something is here: against other ways of doing it, and against the most that the device can do."""
 
 import dataclasses
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +16,30 @@ from u2learn.devices import COMPILE_FROM, device_name, pick_device, wait
 from u2learn.recipe import Recipe
 from u2learn.registry import LOSSES
 from u2learn.training import Run
+
+
+def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int = 5) -> dict[str, list[float]]:
+    """Seconds that each way takes: in every round all of them, one after the other.
+
+    So what disturbs the machine disturbs all alike, and a share of two ways in one round is worth more than
+    either time. A round before the first warms up.
+    """
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, run in ways.items():
+            started = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - started)
+    return {name: seconds[1:] for name, seconds in times.items()}
+
+
+def shares(times: Mapping[str, list[float]], of: str) -> dict[str, tuple[float, float, float]]:
+    """What part of the time of one way each way takes: median, least and most over the rounds."""
+    parts = {
+        name: [ours / base for ours, base in zip(seconds, times[of], strict=True)]
+        for name, seconds in times.items()
+    }
+    return {name: (statistics.median(each), min(each), max(each)) for name, each in parts.items()}
 
 
 def benchmark(recipe: Recipe, device: str | None = None, seconds: float = 20.0) -> dict[str, float | str]:
@@ -85,6 +110,18 @@ def matmul_peak(device: str, dtype: torch.dtype) -> float:
     while n < 8192 and fastest(n, 2) < 0.005:
         n *= 2
     return 2 * n**3 / fastest(n, 10)
+
+
+def copy_speed(device: str, size: int = 1 << 27) -> float:
+    """Bytes a second that the device reads and writes when it copies `size` bytes, the best of some tries."""
+    source = torch.ones(size // 4, device=device)
+    target, times = torch.empty_like(source), []
+    for _ in range(6):
+        started = time.perf_counter()
+        target.copy_(source)
+        wait(device)
+        times.append(time.perf_counter() - started)
+    return 2 * size / min(times[1:])
 
 
 def _plain_step(recipe: Recipe, device: str) -> Callable[[Tensor, Tensor], Tensor]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +103,14 @@ def correcting(model: IntU2Net) -> Iterator[None]:
             hook.remove()
 
 
-class IntConv(nn.Module):
+class Packed(nn.Module):
+    """A convolution whose kernel also lies in the order that this processor wants, as `packed`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "packed"}  # made again
+
+
+class IntConv(Packed):
     """A block in 8 bits, uint8 (B, C, H, W) -> uint8 (B, O, H, W): convolution with the norm folded, ReLU.
 
     Weights are integers from -127 to 127 with a scale for each output channel; products are added in 32 bits.
@@ -120,7 +128,7 @@ class IntConv(nn.Module):
         return int_conv(self, x, self.scale_out, torch.uint8, "relu")
 
 
-class IntSide(nn.Module):
+class IntSide(Packed):
     """A side output of maps in 8 bits, uint8 (B, C, H, W) -> float logits (B, K, H, W)."""
 
     def __init__(self, conv: nn.Module, scale_in: float):
@@ -144,7 +152,7 @@ def int_conv(conv: IntConv | IntSide, x: Tensor, scale_out: float, dtype: torch.
     """The convolution of integers that oneDNN has, with everything after it in one go."""
     zeros, stride = torch.zeros(len(conv.scales), dtype=torch.int64), [1, 1]
     where = stride, conv.padding, conv.dilation, 1
-    if not hasattr(conv, "packed"):  # in the order that the processor wants
+    if not hasattr(conv, "packed"):
         conv.packed = torch.ops.onednn.qconv_prepack(conv.weight, conv.scales, conv.scale_in, 0, *where, None)
     return torch.ops.onednn.qconv2d_pointwise(
         x,
