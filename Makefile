@@ -1,6 +1,6 @@
 # U2Learn. `make` alone lists what there is. Everything is installed into .venv and built into _build, nothing elsewhere.
 .DEFAULT_GOAL := help
-.PHONY: help book test quick lab links format shots picture release grade table pins gpu clean
+.PHONY: help book test quick lab links format shots picture bench release grade table pins gpu clean
 
 PYTHON ?=
 CONSTRAINTS ?= constraints.txt

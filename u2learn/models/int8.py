@@ -59,6 +59,7 @@ def int8(model: U2Net, images: Tensor) -> IntU2Net:
     return quick
 
 
+@torch.inference_mode()
 def observe(model: nn.Module, images: Tensor) -> dict[nn.Module, Seen]:
     """What the maps of each block, and the sum of each RSU, are like on images (N, 3, H, W)."""
     tops: dict[nn.Module, list[Tensor]] = {}
@@ -83,9 +84,9 @@ def observe(model: nn.Module, images: Tensor) -> dict[nn.Module, Seen]:
 def correcting(model: IntU2Net) -> Iterator[None]:
     """What goes through the model inside corrects its biases, one convolution after the other.
 
-    Rounded weights give each channel another mean. Each error is small, but a hundred convolutions add them
-    up, and the maps become too dark. So each bias is moved until the mean is that of the exact network, on
-    what the corrected ones before it give.
+    Rounded weights give each channel another mean, most of all where a kernel has one large number and many
+    small ones, which become 0. So each bias is moved until the mean is that of the exact network, on what the
+    corrected ones before it give.
     """
 
     def correct(conv: nn.Module, inputs: tuple[Tensor], maps: Tensor) -> Tensor:
