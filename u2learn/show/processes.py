@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 COLUMN, GAP, BOX, BAR, ARROW, WINDOW = 1.56, 0.16, 0.32, 0.44, 0.22, 0.24
 ROLES = ("encoder", "decoder", "bottleneck", "accent")  # the colours of the processes
 MEETINGS = (  # after which box, what is put together there, and how much that is
-    ("convolutions", "mean and variance of the whole batch", "in each batch norm: 2 numbers a channel"),
+    (
+        "convolutions",
+        "mean and variance of the whole batch",
+        "in each batch norm, there and back: 2 numbers a channel",
+    ),
     ("outputs", "outputs of the whole batch, one loss", "all output maps"),
     ("gradient", "the sum of all gradients", "1 number a weight"),
 )
