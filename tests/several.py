@@ -243,6 +243,17 @@ def compiled() -> float:
     return distance(*found)
 
 
+def messages() -> int:
+    """How many messages a step sends."""
+    it, sent, together = recipe("binary", ema=0.0), [], distributed._together
+    with tempfile.TemporaryDirectory() as folder:
+        run, data = Run(it, Path(folder), "cpu"), TrainingData(it, examples(it, 5), "cpu")
+        distributed._together = lambda *operation: sent.append(together(*operation))
+        run.step(*data.batch(0))
+        distributed._together = together
+    return len(sent)
+
+
 def refused() -> list[str]:
     """What several processes cannot do, in one sentence each."""
     said = []
@@ -298,7 +309,7 @@ def main() -> None:
     def first_compare(options: argparse.Namespace) -> None:
         together = everything()
         told = {name: distance(together[name], alone[name]) for name in alone}
-        told |= {"refused": refused(), "frozen": frozen(), "compiled": compiled()}
+        told |= {"refused": refused(), "frozen": frozen(), "compiled": compiled(), "messages": messages()}
         if distributed.leads():
             Path(answers).write_text(json.dumps(told))
         train(argparse.Namespace(**vars(options) | {"minutes": 0}))

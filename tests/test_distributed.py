@@ -15,6 +15,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from torch.distributed.run import get_args_parser
 
+from benchmarks.scaling import arithmetic
 from u2learn import cli, devices, distributed, measure, training
 from u2learn.data.augment import Draws
 from u2learn.registry import LOSSES
@@ -119,6 +120,10 @@ def test_half_precision_is_no_obstacle(told):
 
 def test_the_compiler_makes_one_graph_of_it(told):
     assert told["compiled"] < 1e-6
+
+
+def test_the_benchmark_counts_the_messages_of_a_step(told):
+    assert told["messages"] == arithmetic(several.recipe("binary"), PROCESSES)["messages"] > 10
 
 
 def test_a_frozen_norm_stays_frozen(told):
