@@ -154,6 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
         work(options.work, options.answer, options.device)
         return
     device, processes = pick_device(options.device), options.processes
+    load = {"load": os.getloadavg()[0], "threads": os.cpu_count()}  # how many others computed before
     times: dict[str, list[dict[str, float]]] = {name: [] for name in options.networks}
     for _ in range(options.rounds):
         for name in options.networks:  # in turns, so that a disturbance hits all
@@ -176,10 +177,12 @@ def main(arguments: list[str] | None = None) -> None:
     print(
         f"{processes} processes, each on {device_name(device)}; bytes that each sends in a step of the recipe"
     )
+    print(f"before it began, {load['load']:.1f} other processes were computing on {load['threads']} threads")
     print(table(found))
     if options.record:
         networks = records.rounded(found)
-        record = {"scaling": processes, **records.provenance(device_name(device)), "networks": networks}
+        record = {"scaling": processes, **records.provenance(device_name(device)), **load}
+        record["networks"] = networks
         print(f"Written: {records.write_record(f'scaling-{processes}', record)}")
 
 

@@ -1,10 +1,10 @@
-"""What test_distributed.py starts as several processes: everything that one start can tell, then a training.
+"""What test_distributed.py starts as several processes: once, as a start costs more than what they compute.
 
     torchrun --nproc-per-node=2 tests/several.py all.json train RECIPE.json --folder RUN --device cpu
 
 The first process computes alone what one process would; then all join, compute the same together, and the
-file says how far the two are from each other. With another name of the file, nothing is compared. The command
-that follows comes last, slowly.
+file says how far the two are from each other. The training that follows is stopped by its minutes and scored,
+goes on, and ends when the first process is killed in it.
 """
 
 import argparse
@@ -12,6 +12,8 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -22,7 +24,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from u2learn import cli, distributed, losses, tasks, training
+from u2learn import cli, distributed, losses, measure, tasks, training
 from u2learn.batches import TrainingData
 from u2learn.data.augment import Augmentation
 from u2learn.data.example import Example
@@ -35,6 +37,7 @@ from u2learn.registry import LOSSES, MODELS
 from u2learn.training import Run
 
 WINDOWS = 12  # of a batch: for 1, 2, 3, 4 and 6 processes
+KILLED_AT = 11  # of the iterations; the last checkpoint is that of 10
 
 
 def with_dropout(num_classes: int) -> nn.Module:
@@ -93,11 +96,9 @@ def recipe(task: str, **changes) -> Recipe:
 
 VARIANTS = {
     "binary": ("binary", {}),
-    "classes": ("classes", {}),
-    "saliency": ("saliency", {}),
-    "half windows": ("saliency", {"small_first": 0.5}),
-    "accumulated": ("binary", {"accumulate": 2}),
-    "clipped": ("binary", {"clip": 0.05}),
+    "classes, clipped": ("classes", {"clip": 0.05}),
+    "saliency, half windows first": ("saliency", {"small_first": 0.5}),
+    "accumulated": ("binary", {"accumulate": 2, "iterations": 6}),
 }
 
 
@@ -124,6 +125,7 @@ def in_double(setattr) -> None:
     setattr(Tensor, "float", lambda x: x if x.dtype == torch.float64 and x.ndim == 4 else x.to(torch.float32))
     setattr(training, "mixed_precision", lambda device: torch.autocast("cpu", enabled=False))
     setattr(training, "CHECK_EVERY", 2)
+    setattr(training, "draw_curves", lambda folder, main: None)  # matplotlib takes longer than the training
 
 
 # --- what is computed, alone and together -------------------------------------------------------------------
@@ -145,12 +147,12 @@ def gradients(name: str) -> list[Tensor]:
 
 
 def stepped(it: Recipe) -> dict[str, Tensor]:
-    """The weights after 20 steps, and the running statistics."""
+    """The weights after all steps, and the running statistics."""
     with tempfile.TemporaryDirectory() as folder:
         run, data = Run(it, Path(folder), "cpu"), TrainingData(it, examples(it, 5), "cpu")
         run.scaler = torch.amp.GradScaler("cpu", init_scale=256.0, enabled=bool(it.clip))
-        for iteration in range(20):
-            run.step(*data.batch(iteration))
+        while not run.finished:
+            run.step(*data.batch(run.iteration))
         found = {f"raw.{name}": x for name, x in run.model.state_dict().items()}
         return found | dict(run.averaged.state_dict())
 
@@ -241,6 +243,17 @@ def compiled() -> float:
     return distance(*found)
 
 
+def messages() -> int:
+    """How many messages a step sends."""
+    it, sent, together = recipe("binary", ema=0.0), [], distributed._together
+    with tempfile.TemporaryDirectory() as folder:
+        run, data = Run(it, Path(folder), "cpu"), TrainingData(it, examples(it, 5), "cpu")
+        distributed._together = lambda *operation: sent.append(together(*operation))
+        run.step(*data.batch(0))
+        distributed._together = together
+    return len(sent)
+
+
 def refused() -> list[str]:
     """What several processes cannot do, in one sentence each."""
     said = []
@@ -282,34 +295,35 @@ def main() -> None:
     patch = pytest.MonkeyPatch()
     register(patch.setitem)
     in_double(patch.setattr)
-    answers, *command = sys.argv[1:]
     training.SAVE_SECONDS = 0
-    Path(f"{answers}.{os.environ['RANK']}.pid").write_text(str(os.getpid()))
-    alone = everything() if answers.endswith("all.json") and os.environ["RANK"] == "0" else {}
+    answers, *command = sys.argv[1:]
+    alone = everything() if os.environ["RANK"] == "0" else {}
     train, step = cli.train, Run.step
 
-    def slow(run: Run, images: Tensor, target: Tensor) -> Tensor:
-        time.sleep(0.05)  # so that there is time to be killed
+    def killed(run: Run, images: Tensor, target: Tensor) -> Tensor:
+        if run.iteration == KILLED_AT and distributed.leads():
+            Path(f"{answers}.time").write_text(str(time.time()))
+            os.kill(os.getpid(), signal.SIGKILL)
         return step(run, images, target)
 
-    def first_compare(options) -> None:
-        """Then the training of the command; the second start stops it, goes on, and makes its record."""
-        told = {"refused": refused(), "processes": distributed.size()}
-        if answers.endswith("all.json"):
-            together = everything()
-            told |= {name: distance(together[name], alone[name]) for name in alone}
-            told |= {"frozen": frozen(), "compiled": compiled()}
-            Run.step = slow
+    def first_compare(options: argparse.Namespace) -> None:
+        together = everything()
+        told = {name: distance(together[name], alone[name]) for name in alone}
+        told |= {"refused": refused(), "frozen": frozen(), "compiled": compiled(), "messages": messages()}
         if distributed.leads():
             Path(answers).write_text(json.dumps(told))
-        if not answers.endswith("all.json"):
-            train(argparse.Namespace(**vars(options) | {"minutes": 0}))
+        train(argparse.Namespace(**vars(options) | {"minutes": 0}))
+        measured = options.folder.with_name("measured")
+        with distributed.leader_first():
+            if distributed.leads():
+                shutil.copytree(options.folder, measured)
+        patch.undo()  # a record is made in single precision
+        register(patch.setitem)
+        patch.setattr(measure, "SPEED_SECONDS", 0.05)
+        cli.evaluate(cli._parser().parse_args(["evaluate", str(measured), "--record", "--device", "cpu"]))
+        in_double(patch.setattr)
+        Run.step = killed
         train(options)
-        if not answers.endswith("all.json"):
-            patch.undo()
-            register(patch.setitem)
-            record = ["evaluate", str(options.folder), "--record", "--device", "cpu"]
-            cli.evaluate(cli._parser().parse_args(record))
 
     cli.train = first_compare
     cli.main(command)

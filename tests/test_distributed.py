@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +13,9 @@ import several
 import torch
 from conftest import ROOT
 from safetensors.torch import load_file
+from torch.distributed.run import get_args_parser
 
+from benchmarks.scaling import arithmetic
 from u2learn import cli, devices, distributed, measure, training
 from u2learn.data.augment import Draws
 from u2learn.registry import LOSSES
@@ -24,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="processes are killed as on Linux and macOS"),
 ]
 IMAGES = {"train": 5, "test": 5, "size": (64, 64), "seed": 0}  # an odd number
-STEPS = 16
+STEPS, PROCESSES = 16, 2
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,68 +36,44 @@ def recipe():
         yield several.recipe("binary", data_options=IMAGES, iterations=STEPS, evaluations=2)
 
 
-def start(processes: int, answers: Path, folder: Path) -> subprocess.Popen:
-    place = answers.parent
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += [ROOT / "tests" / "several.py", answers, "train", place / "recipe.json"]
-    command += ["--folder", folder, "--device", "cpu"]
-    return subprocess.Popen(
-        command,
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "U2LEARN_RECORDS": str(place / "records")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def position(folder: Path) -> dict:
     return json.loads(training.read_tensors(folder / "checkpoint.safetensors")[1]["position"])
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory, recipe) -> Path:
-    folder = tmp_path_factory.mktemp("several")
-    (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def killed(place):
-    """What two processes found, of which one is killed in their training; how they ended, and how soon."""
-    answers, folder = place / "all.json", place / "run"
-    process = start(2, answers, folder)
-    checkpoint, end = folder / "checkpoint.safetensors", time.monotonic() + 300
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.02)
-    if process.poll() is None:
-        os.kill(int((place / "all.json.1.pid").read_text()), signal.SIGKILL)
-    killed_at = time.monotonic()
-    _, errors = process.communicate(timeout=60)
-    assert answers.exists(), errors
-    return json.loads(answers.read_text()), errors, time.monotonic() - killed_at, process.returncode
-
-
-@pytest.fixture(scope="module")
-def told(killed) -> dict:
-    return killed[0]
-
-
-@pytest.fixture(scope="module")
-def resumed(killed, place):
-    """What three processes say that take the run of the two to its end, and score it."""
-    if not killed[3]:
-        pytest.fail("the run was done before it could be killed")
-    before = position(place / "run")["iteration"]
-    process = start(3, place / "three.json", place / "run")
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return json.loads((place / "three.json").read_text()), output, before
 
 
 @pytest.fixture
 def in_double(monkeypatch):
     several.in_double(monkeypatch.setattr)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, recipe) -> Path:
+    """Where one process begins a run, so that several may go on with it."""
+    folder = tmp_path_factory.mktemp("several")
+    (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(training.TimeIsUpError):
+        several.in_double(patch.setattr)
+        patch.setattr(training, "SAVE_SECONDS", 0)
+        training.train(recipe, folder / "run", device="cpu", progress=False, minutes=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed(place):
+    """What several processes, of which the first is killed, leave behind: answers, output, errors, status."""
+    answers = place / "all.json"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
+    command += [ROOT / "tests" / "several.py", answers, "train", place / "recipe.json"]
+    command += ["--folder", place / "run", "--device", "cpu"]
+    ours = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "U2LEARN_RECORDS": str(place / "records")}
+    process = subprocess.run(command, env=os.environ | ours, capture_output=True, text=True, timeout=300)
+    ended, killed_at = time.time(), place / "all.json.time"
+    assert killed_at.exists(), process.stderr
+    return json.loads(answers.read_text()), process, ended - float(killed_at.read_text())
+
+
+@pytest.fixture(scope="module")
+def told(killed) -> dict:
+    return killed[0]
 
 
 # --- the same numbers ---------------------------------------------------------------------------------------
@@ -114,7 +91,7 @@ def test_no_loss_of_ours_is_left_out():
 
 
 @pytest.mark.parametrize("name", several.VARIANTS)
-def test_weights_after_twenty_steps_are_those_of_one_process(told, name):
+def test_weights_after_some_steps_are_those_of_one_process(told, name):
     """And running statistics, and the running mean; of every task, in parts, and with cut gradients."""
     assert told[f"steps {name}"] < 1e-7
 
@@ -145,6 +122,10 @@ def test_the_compiler_makes_one_graph_of_it(told):
     assert told["compiled"] < 1e-6
 
 
+def test_the_benchmark_counts_the_messages_of_a_step(told):
+    assert told["messages"] == arithmetic(several.recipe("binary"), PROCESSES)["messages"] > 10
+
+
 def test_a_frozen_norm_stays_frozen(told):
     assert told["frozen"]
 
@@ -155,47 +136,50 @@ def test_no_image_is_scored_twice_or_left_out(told, task):
     assert told[f"scores {task}"] == 0
 
 
-def test_what_cannot_be_shared_is_refused(told, resumed):
-    for said, processes in ((told["refused"], 2), (resumed[0]["refused"], 3)):
-        windows, dropout, data = said
-        assert f"7 windows cannot be shared evenly by {processes} processes: start one of 1, 7" in windows
-        assert data == windows and "0 is a Dropout" in dropout
+def test_what_cannot_be_shared_is_refused(told):
+    windows, dropout, data = told["refused"]
+    assert f"7 windows cannot be shared evenly by {PROCESSES} processes: start one of 1, 7" in windows
+    assert data == windows and "0 is a Dropout" in dropout
 
 
 # --- a process dies -----------------------------------------------------------------------------------------
 
 
 def test_a_process_that_dies_ends_the_others_in_one_sentence(killed):
-    _, errors, seconds, status = killed
-    ours = [line for line in errors.splitlines() if line.startswith("u2learn:")]
-    assert ours == [f"u2learn: {distributed.LOST}"]
-    assert status != 0 and seconds < 30 and "Root Cause" in errors
+    """The first one, which writes."""
+    _, process, seconds = killed
+    said = [line for line in process.stderr.splitlines() if line.startswith("u2learn:")]
+    assert said == [f"u2learn: {distributed.LOST}"]
+    assert process.returncode != 0 and seconds < 30 and "Root Cause" in process.stderr
 
 
-def test_another_number_of_processes_goes_on_to_the_same_weights(resumed, in_double, recipe, place):
-    alone = place / "alone"
-    training.train(recipe, alone, device="cpu", progress=False)  # nothing disturbs it
-    _, output, before = resumed
-    assert 0 < before < STEPS
+def test_another_number_of_processes_goes_on_to_the_same_weights(killed, in_double, recipe, place):
+    """One process began; two went on until their minutes were over, and again until one was killed."""
+    output, run = killed[1].stdout, place / "run"
     stopped = int(re.search(r"Time is up at iteration (\d+) of", output)[1])
-    assert before < stopped < STEPS, "--minutes stops all processes, and the same command goes on"
-    assert output.count("Trained.") == 1 and output.count("Time is up") == 1, "one process prints"
-    ours, due = (load_file(folder / "checkpoint.safetensors") for folder in (place / "run", alone))
+    assert 2 < stopped < several.KILLED_AT, "--minutes stops all processes, and the same command goes on"
+    assert output.count("Time is up") == 1, "one process prints"
+    before = position(run)
+    assert before["iteration"] == several.KILLED_AT - 1
+    assert before["device"].startswith(f"{PROCESSES} x CPU")
+    assert not list(run.glob("*.tmp"))
+    for folder in (run, place / "alone"):
+        training.train(recipe, folder, device="cpu", progress=False)
+    ours, due = (load_file(folder / "checkpoint.safetensors") for folder in (run, place / "alone"))
     assert set(ours) == set(due)
     assert several.distance(ours, due) < 1e-9
-    logs = [(folder / "log.jsonl").read_text().splitlines() for folder in (place / "run", alone)]
+    logs = [(folder / "log.jsonl").read_text().splitlines() for folder in (run, place / "alone")]
     assert len(logs[0]) == len(logs[1]) == 8
     for line, expected in zip(*logs, strict=True):
         line, expected = json.loads(line), json.loads(expected)
         assert line["iteration"] == expected["iteration"]
         assert line["loss"] == pytest.approx(expected["loss"], abs=1e-9)
-    assert position(place / "run")["device"].startswith("3 x CPU")
-    assert not list((place / "run").glob("*.tmp"))
 
 
-def test_the_record_of_several_processes_has_the_scores_of_one(resumed, place):
+def test_the_record_of_several_processes_has_the_scores_of_one(killed, place, monkeypatch):
+    monkeypatch.setattr(measure, "SPEED_SECONDS", 0.05)
     (path,) = (place / "records").iterdir()
-    ours, due = json.loads(path.read_text()), measure.measure(place / "run", "cpu", progress=False)
+    ours, due = json.loads(path.read_text()), measure.measure(place / "measured", "cpu", progress=False)
     assert ours["scores"] == json.loads(json.dumps(due["scores"]))
     assert ours["threshold"] == due["threshold"] and ours["interval"] == due["interval"]
     assert ours["speed"]["device"] == due["speed"]["device"]
@@ -213,6 +197,30 @@ def test_one_process_does_nothing_of_it():
         and distributed.leads()
         and distributed.share(7) == slice(0, None, 1)
     )
+
+
+def test_a_batch_in_three_parts_is_put_together_in_its_order(monkeypatch):
+    x = torch.randn(12, 4, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x * torch.arange(1, 13)[:, None, None, None]  # windows that differ in spread
+    parts = [x[first::3] for first in range(3)]
+    moments = [
+        torch.stack([part.mean((0, 2, 3)), part.var((0, 2, 3), unbiased=False)]).double() for part in parts
+    ]
+    monkeypatch.setattr(distributed, "size", lambda: 3)
+    for mine in range(3):
+        monkeypatch.setattr(distributed, "rank", lambda mine=mine: mine)
+        monkeypatch.setattr(distributed, "_gathered", lambda _: list(parts))
+        assert torch.equal(distributed.whole(parts[mine]), x)
+        monkeypatch.setattr(distributed, "_gathered", lambda here, mine=mine: exchanged(moments, mine, here))
+        mean, var = distributed.statistics(parts[mine])
+        torch.testing.assert_close(mean, x.mean((0, 2, 3)))
+        torch.testing.assert_close(var, x.var((0, 2, 3), unbiased=False))
+
+
+def exchanged(moments: list[torch.Tensor], mine: int, here: torch.Tensor) -> list[torch.Tensor]:
+    """What three processes get that exchange their moments, of which this one computed its own."""
+    torch.testing.assert_close(here, moments[mine])
+    return moments
 
 
 def test_draws_of_every_share_are_those_of_the_whole():
@@ -233,6 +241,32 @@ def test_commands_that_are_not_shared_are_refused(monkeypatch):
         cli.main(["train", "synthetic-small", "--device", "cuda:1"])
     with pytest.raises(ValueError, match="add --device cpu"), distributed.joined("mps"):
         pass
+
+
+def test_the_script_for_slurm_starts_a_training_that_ends_before_its_job(tmp_path):
+    """Run where `srun` says what it is given: torchrun knows the options, and so does the training."""
+    for name, says in {"srun": 'printf "%s\\n" "$@"', "scontrol": "printf 'one\\ntwo\\n'"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{says}\n")
+        (tmp_path / name).chmod(0o755)
+    script = Path(distributed.__file__).parent / "assets" / "slurm.sh"
+    job = {"SLURM_NNODES": "2", "SLURM_JOB_ID": "41002", "SLURM_JOB_NODELIST": "[one-two]"}
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", "-u", script, "drive-fcn-ce"],
+        env=os.environ | job | {"PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    given = ran.stdout.splitlines()
+    torchrun = get_args_parser().parse_args(given[given.index("torchrun") + 1 :])
+    assert (torchrun.nnodes, torchrun.nproc_per_node, torchrun.rdzv_endpoint) == ("2", "4", "one:29502")
+    assert torchrun.module and torchrun.training_script == "u2learn" and torchrun.max_restarts == 0
+    training_of = cli._parser().parse_args(torchrun.training_script_args)
+    asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", script.read_text(), re.MULTILINE))
+    hours, minutes, _ = map(int, asked["time"].split(":"))
+    assert 0 < training_of.minutes < 60 * hours + minutes
+    assert (asked["nodes"], asked["gpus-per-node"]) == ("2", torchrun.nproc_per_node)
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):

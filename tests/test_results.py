@@ -121,6 +121,12 @@ def test_the_projects_own_records_are_complete():
         if "frames" in record:  # of `make gpu`
             assert record["speed"]["frames_per_second"] > 0 and record["device"]
             continue
+        if "scaling" in record:  # of benchmarks/scaling.py
+            assert name == f"scaling-{record['scaling']}" and record["threads"] >= 1 and record["load"] >= 0
+            for row in record["networks"].values():
+                assert min(row["silent"], row["predicted"]) > 0
+                assert 0 < row["spread"][0] <= row["measured"] <= row["spread"][1]
+            continue
         made_by = record.get("recipe") or record.get("official") or {"num_classes": 2}
         if made_by["num_classes"] == 1:
             assert {"image"} <= set(record["scores"]) <= set(tasks.MAPS), name

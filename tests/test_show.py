@@ -838,3 +838,32 @@ def test_hce_steps_mark_every_click():
     for values, words in (((pred * 255, mask), "divide 8-bit"), ((pred, mask * 255), "mask > 127")):
         with pytest.raises(ValueError, match=words):
             show.hce_steps(*values)
+
+
+# --------------------------------------------------------------------------------------- several processes
+
+
+@pytest.mark.parametrize(("windows", "processes"), [(8, 2), (9, 3), (12, 4)])
+def test_a_shared_step_shows_every_window_twice(windows, processes):
+    """In the batch, and with the process that takes it, in its colour."""
+    (axis,) = show.shared_step(windows, processes).axes
+    numbers = [text for text in axis.texts if text.get_text().isdigit()]
+    assert sorted(int(text.get_text()) for text in numbers) == sorted([*range(windows)] * 2)
+    rows = {}
+    for text in numbers:
+        rows.setdefault(round(text.get_position()[1], 3), []).append(int(text.get_text()))
+    batch, shares = (rows[y] for y in sorted(rows, reverse=True))
+    assert batch == list(range(windows))
+    assert shares == [i for first in range(processes) for i in range(windows)[first::processes]]
+    colours = {}
+    for text in numbers:
+        boxes = [box for box in axis.patches if box.get_path().contains_point(text.get_position())]
+        colours.setdefault(int(text.get_text()) % processes, set()).update(b.get_edgecolor() for b in boxes)
+    assert [len(found) for found in colours.values()] == [1] * processes
+    assert len(set.union(*colours.values())) == processes
+
+
+@pytest.mark.parametrize(("windows", "processes"), [(8, 3), (8, 1), (10, 5)])
+def test_steps_that_are_not_shared_are_not_drawn(windows, processes):
+    with pytest.raises(ValueError, match="share the windows evenly"):
+        show.shared_step(windows, processes)

@@ -76,8 +76,18 @@ def joined(kind: str) -> Iterator[None]:
         _end_in_one_sentence()
     if not leads():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (open until this process ends)
-    yield
+    try:
+        yield
+    except LostError:
+        if not speaks():
+            sys.exit(1)
+        raise
     dist.destroy_process_group()
+
+
+def speaks() -> bool:
+    """Is this one of the two that say that another one has ended? One of these may be it."""
+    return rank() < 2
 
 
 def _end_in_one_sentence() -> None:
@@ -94,7 +104,8 @@ def _end_in_one_sentence() -> None:
         while os.read(told, 1) != bytes([signal.SIGTERM]):
             pass
         if SAYS.acquire(blocking=False):
-            print(f"u2learn: {LOST}", file=sys.stderr, flush=True)
+            if speaks():
+                print(f"u2learn: {LOST}", file=sys.stderr, flush=True)
             os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

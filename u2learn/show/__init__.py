@@ -18,6 +18,7 @@ from u2learn.show.pictures import (
     receptive_field,
     show_errors,
 )
+from u2learn.show.processes import shared_step
 from u2learn.show.scores import scoreboard
 from u2learn.show.widgets import explore
 
@@ -40,6 +41,7 @@ __all__ = [
     "publishing",
     "receptive_field",
     "scoreboard",
+    "shared_step",
     "show_errors",
     "source",
     "style",

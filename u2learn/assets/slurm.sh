@@ -13,9 +13,10 @@
 export U2LEARN_RUNS="$HOME/runs" U2LEARN_DATA="$HOME/data"
 export OMP_NUM_THREADS=4
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+port=$((29500 + SLURM_JOB_ID % 1000)) # another one for each job, as two may share a machine
 
-# Five minutes less than the job has, for the start and the last evaluation. --max-restarts: where one process
-# dies, all begin again from the last checkpoint.
-srun torchrun --nnodes="$SLURM_NNODES" --nproc-per-node=4 --max-restarts=3 \
-    --rdzv-backend=c10d --rdzv-endpoint="$first:29500" --rdzv-id="$SLURM_JOB_ID" \
+# Five minutes less than the job has, for the start and the last evaluation. Where a process dies, this job ends,
+# and the next one goes on from the last checkpoint.
+srun --kill-on-bad-exit=1 torchrun --nnodes="$SLURM_NNODES" --nproc-per-node=4 \
+    --rdzv-backend=c10d --rdzv-endpoint="$first:$port" --rdzv-id="$SLURM_JOB_ID" \
     -m u2learn train "$1" --minutes 55
