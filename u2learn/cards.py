@@ -59,7 +59,7 @@ SHIPPED = {
         (
             "a diagnosis, or any decision about a patient: nobody has tested it for that",
             "photographs of another camera, of children, or with lesions, unless you score it on some first: "
-            "it learnt from one camera and 20 people",
+            "it learnt from 20 photographs of one camera",
             "a width or a length of vessels in micrometres: it marks pixels, and knows no scale",
         ),
         """\
