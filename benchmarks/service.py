@@ -88,7 +88,7 @@ def load(address: str, photographs: list[bytes], clients: int, seconds: float) -
     stop = time.perf_counter() + seconds
 
     def client(number: int) -> list[tuple[int, float]]:
-        answers = []
+        answers: list[tuple[int, float]] = []
         while not answers or time.perf_counter() < stop:
             data = photographs[(number + len(answers)) % len(photographs)]
             asked = time.perf_counter()
@@ -150,7 +150,9 @@ def main(arguments: list[str] | None = None) -> None:
     photographs = [encoded(fundus(seed, SIZE).image, "JPEG") for seed in range(4)]
     with TemporaryDirectory() as folder:
         model = Path(folder) / "model.onnx"
-        export.export(*pretrained(NET), model)
+        net, recipe = pretrained(NET)
+        assert recipe is not None  # it is in every file that ships
+        export.export(net, recipe, model)
         found = measured(model, photographs, options.clients, options.seconds)
     print(f"{NET}, photographs of {SIZE[0]} x {SIZE[1]}, one process on {os.cpu_count()} cores")
     print(table(found))

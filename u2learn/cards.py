@@ -64,6 +64,7 @@ SHIPPED = {
         ),
         """\
 from u2learn import pretrained, segment
+
 net, recipe = pretrained("drive-small")
 vessel = segment(net, Image.open("eye.png"), recipe)[1]  # (H, W): probabilities""",
         """\
@@ -84,6 +85,7 @@ u2learn reproduce drive-small""",
         ),
         """\
 from u2learn import pretrained, saliency
+
 net, recipe = pretrained("objects-small")
 seen = saliency(net, Image.open("thing.png"), side=recipe.square)  # (H, W), 0 to 1""",
         """\
