@@ -75,34 +75,33 @@ def test_fifty_at_once_get_theirs_and_the_memory_stays(service):
         assert memory(service[1].pid)["now"] < before["now"] + 100e6
 
 
-def test_who_comes_when_too_many_wait_is_told_to_come_again(service):
-    data = encoded(noise(3, 200, 200).numpy())
-    with ThreadPoolExecutor(150) as pool:
-        answers = list(pool.map(lambda _: ask(service, data), range(150)))
-    told = [answer.json()["detail"] for answer in answers if answer.status_code == 503]
-    assert {answer.status_code for answer in answers} == {200, 503}
-    assert set(told) == {"Too many photographs are waiting; try again soon."} and len(told) < 100
-
-
-def test_a_client_that_stops_sending_is_left(service, monkeypatch):
+def test_a_client_that_stops_sending_is_left_and_one_too_many_is_told_to_come_again(service, monkeypatch):
     monkeypatch.setenv("MODEL", str(service[3]))
     specification = importlib.util.spec_from_file_location("service_app", SERVICE / "app.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    monkeypatch.setattr(module, "MAX_SECONDS", 0.2)
+    monkeypatch.setattr(module, "MAX_SECONDS", 1.0)
+    monkeypatch.setattr(module, "MAX_WAITING", 2)
 
     async def stops():
         yield b"\xff\xd8"
-        await asyncio.sleep(5)
+        await asyncio.sleep(30)
 
     async def asked():
         transport = httpx.ASGITransport(module.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-            return await client.post("/map", content=stops())
+            slow = [asyncio.create_task(client.post("/map", content=stops())) for _ in range(2)]
+            while module.waiting < 2:
+                await asyncio.sleep(0.01)
+            third = await client.post("/map", content=PHOTOGRAPH)
+            left = await asyncio.gather(*slow)
+            return third, *left, await client.post("/map", content=PHOTOGRAPH)
 
-    answer = asyncio.run(asyncio.wait_for(asked(), 4))
-    assert answer.status_code == 503 and "Not done within" in answer.json()["detail"]
-    assert module.waiting == 0
+    third, *left, later = asyncio.run(asyncio.wait_for(asked(), 20))
+    assert (third.status_code, "Too many photographs are waiting" in third.text) == (503, True)
+    for answer in left:
+        assert answer.status_code == 503 and "Not done within 1 s" in answer.json()["detail"]
+    assert later.status_code == 200 and module.waiting == 0
 
 
 def test_the_load_is_counted_and_recorded(service, tmp_path, monkeypatch, capsys):
