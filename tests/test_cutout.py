@@ -1,6 +1,11 @@
 """Cut-outs: how opaque the edge is, and that the background does not shine through it."""
 
+import os
 import sys
+
+# pymatting compiles all that it has when it is imported first, which takes a minute. For the small pictures
+# here it need not, and nothing else uses it.
+os.environ["NUMBA_DISABLE_JIT"] = "1"
 
 import numpy as np
 import pytest
@@ -68,15 +73,26 @@ def test_a_mean_over_squares_is_pytorchs(radius):
 
 def test_a_matte_finds_the_edge_in_the_photograph(monkeypatch):
     pytest.importorskip("pymatting")
-    photo, _, alpha, coarse = scene()
+    photo, _, alpha, coarse = scene(60, 80)
     edge = (alpha > 0) & (alpha < 1)
     by_map, by_photo = cutout.ramp(coarse, 0.5), cutout.matte(photo, coarse)
     errors = [(each - alpha).abs()[edge].mean() for each in (by_map, by_photo)]
     assert errors[1] < 0.6 * errors[0], errors
-    monkeypatch.setattr(cutout, "MATTED", 80)  # solved on half of the size
+    monkeypatch.setattr(cutout, "MATTED", 40)  # solved on half of the size
     assert (cutout.matte(photo, coarse) - alpha).abs()[edge].mean() < errors[0]
-    nothing = torch.zeros(120, 160)
+    nothing = torch.zeros(60, 80)
     assert torch.equal(cutout.matte(photo, nothing), nothing)  # no object to solve for
+
+
+def test_what_is_certain_ends_before_the_edge_of_the_map():
+    sure = torch.zeros(60, 100)
+    sure[10:50, 20:80] = 1  # a hard mask: it is sure of everything
+    known = cutout.trimap(sure)
+    assert (known[30, 12:28] == torch.tensor([0.0] * 6 + [0.5] * 4 + [1.0] * 6)).all()
+    sure[10:50, 50:] = 0.5
+    assert (cutout.trimap(sure)[30, 44:] == 0.5)[4:].all() and cutout.trimap(sure)[30, 47] == 1
+    for value, due in ((0.0, 0.0), (1.0, 1.0), (0.5, 0.5)):
+        assert (cutout.trimap(torch.full((7, 9), value)) == due).all()  # the border is no edge
 
 
 def test_a_matte_without_its_library_is_refused_in_a_sentence(monkeypatch):

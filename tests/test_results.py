@@ -118,6 +118,10 @@ def test_the_projects_own_records_are_complete():
             for difference in record["differences"].values():
                 assert 0 < difference["mean"] < 2 and difference["mean"] < difference["largest"] < 255
             continue
+        if "service" in record:  # of benchmarks/service.py
+            assert record["service"] in recipes.names() and record["clients"]
+            assert all(0 < row["median"] <= row["p99"] for row in record["clients"].values())
+            continue
         if "frames" in record:  # of `make gpu`
             assert record["speed"]["frames_per_second"] > 0 and record["device"]
             continue

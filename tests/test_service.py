@@ -3,18 +3,13 @@
 import asyncio
 import importlib.util
 import io
-import os
-import socket
-import subprocess
-import sys
-import time
+import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from PIL import Image
 from test_export import noise, small
 
@@ -22,16 +17,13 @@ httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
 pytest.importorskip("onnxruntime")
 
-from u2learn import export as exports  # noqa: E402  (after what it needs)
+from benchmarks import service as bench  # noqa: E402  (after what it needs)
+from benchmarks.service import EXAMPLE as SERVICE  # noqa: E402
+from benchmarks.service import encoded, memory, served  # noqa: E402
+from u2learn import export as exports  # noqa: E402
 
-SERVICE = ROOT / "examples" / "service"
-
-
-def encoded(photograph: np.ndarray, kind: str = "PNG") -> bytes:
-    """A photograph (3, H, W) as the bytes of a file."""
-    file = io.BytesIO()
-    Image.fromarray(photograph.transpose(1, 2, 0)).save(file, kind)
-    return file.getvalue()
+# For all requests: a client of its own for each would spend the time on certificates.
+CLIENT = httpx.Client(timeout=60, verify=False, limits=httpx.Limits())
 
 
 @pytest.fixture(scope="module")
@@ -41,29 +33,12 @@ def service(tmp_path_factory):
     torch.manual_seed(0)
     model = small().build_model().eval()
     exports.export(model, small(), folder / "model.onnx")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", str(port), "--log-level", "warning"]
-    env = os.environ | {"MODEL": str(folder / "model.onnx")}
-    process = subprocess.Popen(command, cwd=SERVICE, env=env)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(300):
-            try:
-                httpx.get(address)
-                break
-            except httpx.ConnectError:
-                assert process.poll() is None, "the service did not start"
-                time.sleep(0.1)
+    with served(folder / "model.onnx") as (address, process):
         yield address, process, exports.FromPhotograph(model, small()), folder / "model.onnx"
-    finally:
-        process.kill()
-        process.wait()
 
 
 def ask(service, data, **options) -> "httpx.Response":
-    return httpx.post(f"{service[0]}/map", content=data, timeout=60, **options)
+    return CLIENT.post(f"{service[0]}/map", content=data, **options)
 
 
 def check(service, photograph: np.ndarray, answer: "httpx.Response") -> None:
@@ -97,43 +72,68 @@ def test_fifty_at_once_get_theirs_and_the_memory_stays(service):
     for photograph, answer in zip(photographs, answers, strict=True):
         check(service, photograph, answer)
     if before:
-        assert memory(service[1].pid) < before + 100e6
+        assert memory(service[1].pid)["now"] < before["now"] + 100e6
 
 
-def test_who_comes_when_too_many_wait_is_told_to_come_again(service):
-    data = encoded(noise(3, 200, 200).numpy())
-    with ThreadPoolExecutor(150) as pool:
-        answers = list(pool.map(lambda _: ask(service, data), range(150)))
-    told = [answer.json()["detail"] for answer in answers if answer.status_code == 503]
-    assert {answer.status_code for answer in answers} == {200, 503}
-    assert set(told) == {"Too many photographs are waiting; try again soon."} and len(told) < 100
-
-
-def test_a_client_that_stops_sending_is_left(service, monkeypatch):
+def test_a_client_that_stops_sending_is_left_and_one_too_many_is_told_to_come_again(service, monkeypatch):
     monkeypatch.setenv("MODEL", str(service[3]))
     specification = importlib.util.spec_from_file_location("service_app", SERVICE / "app.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    monkeypatch.setattr(module, "MAX_SECONDS", 0.2)
+    monkeypatch.setattr(module, "MAX_SECONDS", 1.0)
+    monkeypatch.setattr(module, "MAX_WAITING", 2)
 
     async def stops():
         yield b"\xff\xd8"
-        await asyncio.sleep(5)
+        await asyncio.sleep(30)
 
     async def asked():
         transport = httpx.ASGITransport(module.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-            return await client.post("/map", content=stops())
+            slow = [asyncio.create_task(client.post("/map", content=stops())) for _ in range(2)]
+            while module.waiting < 2:
+                await asyncio.sleep(0.01)
+            third = await client.post("/map", content=PHOTOGRAPH)
+            left = await asyncio.gather(*slow)
+            return third, *left, await client.post("/map", content=PHOTOGRAPH)
 
-    answer = asyncio.run(asyncio.wait_for(asked(), 4))
-    assert answer.status_code == 503 and "Not done within" in answer.json()["detail"]
-    assert module.waiting == 0
+    third, *left, later = asyncio.run(asyncio.wait_for(asked(), 20))
+    assert (third.status_code, "Too many photographs are waiting" in third.text) == (503, True)
+    for answer in left:
+        assert answer.status_code == 503 and "Not done within 1 s" in answer.json()["detail"]
+    assert later.status_code == 200 and module.waiting == 0
 
 
-def memory(process: int) -> float:
-    """Bytes that a process holds; 0 where the system does not tell."""
-    file = Path(f"/proc/{process}/statm")
-    return float(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if file.exists() else 0.0
+def test_the_load_is_counted_and_recorded(service, tmp_path, monkeypatch, capsys):
+    @contextmanager
+    def running(model):
+        assert model.name == "model.onnx"
+        yield service[:2]
+
+    monkeypatch.setenv("U2LEARN_RECORDS", str(tmp_path))
+    monkeypatch.setattr(bench, "served", running)
+    monkeypatch.setattr(bench.export, "export", lambda model, recipe, path: None)
+    monkeypatch.setattr(bench, "SIZE", (40, 50))
+    bench.main(["--seconds", "0.2", "--clients", "1", "3", "--record"])
+    record = json.loads((tmp_path / "service.json").read_text())
+    assert (record["service"], record["size"], list(record["clients"])) == (bench.NET, [40, 50], ["1", "3"])
+    assert "commit" in record and "load" in record
+    told = capsys.readouterr().out.splitlines()
+    for clients, row in record["clients"].items():
+        assert row["answers"] >= int(clients) and row["refused"] == 0
+        assert 0 < row["median"] <= row["p99"]
+        assert 0.1 < row["per_second"] * row["median"] / int(clients) < 10  # each waits for its own
+        assert [line.split()[1] for line in told if line.split()[0] == clients] == [str(row["answers"])]
+    held = record["memory"]
+    assert not held or 0 < held["before"] <= held["largest"] >= held["after"]
+
+
+def test_an_answer_that_is_no_map_is_not_counted(service, monkeypatch):
+    good, broken = encoded(noise(3, 40, 50).numpy()), b"How are you?"
+    found = bench.load(service[0], [good, broken], 1, 0.2)
+    assert found["answers"] - found["refused"] in (0, 1)  # in turns
+    with pytest.raises(RuntimeError, match=r"No request was answered with a map: \[415\]"):
+        bench.load(service[0], [broken], 2, 0.01)
 
 
 def bomb() -> bytes:

@@ -21,7 +21,7 @@ from tools.kernels import fork_kernels
 from tools.outputs import TESTED, code, pages
 
 # These take longest. They go first, so that the workers end together.
-FIRST = ("training-u2net", "u2net", "own-images", "scaled-out")
+FIRST = ("training-u2net", "u2net", "own-images", "scaled-out", "exported")
 PASSED = pytest.StashKey[list[plugin.IPyNbCell]]()
 
 

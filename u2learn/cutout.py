@@ -20,7 +20,8 @@ from u2learn.data.augment import resize
 
 EDGE = 0.5  # how far the probability rises over the edge of a cut-out, from clear to opaque
 RADII = (90, 6)  # of the means that colours are estimated by, in pixels: coarse, then fine
-SURE = 0.05  # a pixel within this of 0 or 1 is background or object for certain, where a matte is asked for
+SURE = 0.05  # a map within this of 0 or 1 is sure, where a matte is asked for
+REACH = 0.02  # of the long side: so near to what it is not sure of, even a sure map may have missed a hair
 MATTED = 1000  # pixels of the long side on which a matte is solved; it grows with its square
 
 
@@ -61,13 +62,27 @@ def matte(photo: Tensor, sure: Tensor) -> Tensor:
     size = sure.shape[0], sure.shape[1]
     scale = min(1.0, MATTED / max(size))
     small = max(1, round(scale * size[0])), max(1, round(scale * size[1]))
-    trimap = resize(sure[None], small)[0].double()  # (h, w)
-    trimap = torch.where(trimap < SURE, 0, torch.where(trimap > 1 - SURE, 1, 0.5))
-    if not ((trimap == 0).any() and (trimap == 1).any() and (trimap == 0.5).any()):
+    known = trimap(resize(sure[None], small)[0])  # (h, w)
+    if known.unique().numel() < 3:
         return ramp(sure, 0.5)  # nothing to solve, or nothing to solve it from
     colours = resize(photo, small).clamp(0, 1).permute(1, 2, 0).double().numpy()  # (h, w, 3)
-    alpha = torch.from_numpy(pymatting.estimate_alpha_cf(colours, trimap.numpy())).float()
+    alpha = torch.from_numpy(pymatting.estimate_alpha_cf(colours, known.double().numpy())).float()
     return resize(alpha[None], size)[0].clamp(0, 1)
+
+
+def trimap(sure: Tensor) -> Tensor:
+    """What is object (1) or background (0) for certain in a map (H, W); 0.5 where the photograph must tell.
+
+    Certain is what the map is sure of, and all around it, too, as far as REACH says: a map has no hairs.
+    """
+    far = round(REACH * max(sure.shape))
+    background, thing = (_eroded(some, far) for some in (sure < SURE, sure > 1 - SURE))
+    return torch.where(thing, 1.0, torch.where(background, 0.0, 0.5))
+
+
+def _eroded(mask: Tensor, by: int) -> Tensor:
+    """The pixels of a mask (H, W) that have none of the rest within so many pixels."""
+    return F.max_pool2d((~mask)[None].float(), 2 * by + 1, 1, by)[0] == 0
 
 
 def foreground(photo: Tensor, alpha: Tensor) -> Tensor:

@@ -88,7 +88,8 @@ def export(model: nn.Module, recipe: Recipe, path: str | Path, every: bool = Fal
     whole.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch forgot to say so
     with written_whole(path, size=4 * sum(p.numel() for p in model.parameters())) as file:
         write(whole, file)
-        difference = max(_difference(whole, run(file), shape) for shape in TRIED)
+        ran = run(file)
+        difference = max(_difference(whole, ran, shape) for shape in TRIED)
         if not difference <= allowed(recipe):
             raise RuntimeError(
                 f"{path} was not written: what it gives is up to {difference:.2g} away from the model. "

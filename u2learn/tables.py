@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from u2learn import protocols, studies
+from u2learn.cards import SHIPPED, card
 from u2learn.comparison import (
     BINSEG,
     NAMES,
@@ -455,6 +456,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "u2net-dis": partial(table, U2NET, *DIS_SETS),
     "u2net-costs": partial(table, U2NET, "any"),
     "cost": cost_table,
+    **{f"card-{name}": partial(card, name) for name in SHIPPED},
     "blocks-parameters": partial(block_table, "parameters"),
     "blocks-flops": partial(block_table, "flops"),
     "sources": sources_table,
