@@ -10,7 +10,7 @@ from u2learn import inference, unet_2015
 from u2learn.models import MODELS
 from u2learn.models.blocks import BLOCKS
 from u2learn.models.conv import ConvBlock
-from u2learn.models.fast import folded
+from u2learn.models.fast import OneMap, folded
 
 OPTIONS = {
     "unet_s5_d16": [{"head": head} for head in ("fcn", "psp", "aspp")],
@@ -68,3 +68,20 @@ def test_a_folded_block_by_its_formula(bias):
     with torch.no_grad():
         torch.testing.assert_close(folded(block)(x), block.norm(block.conv(x)))
     assert folded(block).bias is not None
+
+
+@pytest.mark.parametrize("size", [(7, 9), (1, 1), (2, 5)])
+def test_a_convolution_to_one_map_by_its_nine_products(size):
+    conv = nn.Conv2d(6, 1, 3, padding=1)
+    x = torch.rand(2, 6, *size)
+    with torch.no_grad():
+        torch.testing.assert_close(OneMap(conv)(x), conv(x))
+
+
+def test_other_convolutions_stay_as_they_are():
+    others = [
+        nn.Conv2d(6, 2, 3, padding=1), nn.Conv2d(6, 1, 1), nn.Conv2d(6, 1, 3), nn.Conv2d(6, 1, 3, padding=1, bias=False),
+        nn.Conv2d(6, 1, 3, padding=2, dilation=2), nn.Conv2d(6, 1, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(6, 1, 3, padding=1, stride=2), nn.Conv2d(6, 1, 3, padding=1, device="meta"),
+    ]  # fmt: skip
+    assert OneMap.fits(nn.Conv2d(6, 1, 3, padding=1)) and not any(map(OneMap.fits, others))
