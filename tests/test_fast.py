@@ -80,8 +80,8 @@ def test_a_convolution_to_one_map_by_its_nine_products(size):
 
 def test_other_convolutions_stay_as_they_are():
     others = [
-        nn.Conv2d(6, 2, 3, padding=1), nn.Conv2d(6, 1, 1), nn.Conv2d(6, 1, 3), nn.Conv2d(6, 1, 3, padding=1, bias=False),
-        nn.Conv2d(6, 1, 3, padding=2, dilation=2), nn.Conv2d(6, 1, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(6, 2, 3, padding=1), nn.Conv2d(6, 1, 1), nn.Conv2d(6, 1, 3),
+        nn.Conv2d(6, 1, 3, padding=1, bias=False), nn.Conv2d(6, 1, 3, padding=2, dilation=2), nn.Conv2d(6, 1, 3, padding=1, padding_mode="reflect"),
         nn.Conv2d(6, 1, 3, padding=1, stride=2), nn.Conv2d(6, 1, 3, padding=1, device="meta"),
     ]  # fmt: skip
     assert OneMap.fits(nn.Conv2d(6, 1, 3, padding=1)) and not any(map(OneMap.fits, others))
