@@ -12,8 +12,9 @@ from u2learn.models.conv import ConvBlock
 def fast(model: nn.Module) -> nn.Module:
     """A copy for prediction alone, on the model's device.
 
-    It is in eval mode, its norms are folded, and its kernels are laid out pixel by pixel. The maps are those of the model up to rounding. A CPU makes those of U²-Net† in a bit more than half of
-    the time that the published code takes.
+    It is in eval mode, its norms are folded, and its kernels are laid out pixel by pixel. The maps are those
+    of the model up to rounding. A CPU makes those of U²-Net† in a bit more than half of the time that the
+    published code takes.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for parent in list(model.modules()):
