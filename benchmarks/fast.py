@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,8 @@ from torch.nn import functional as F
 
 from u2learn import records, studies, tasks, u2net, u2net_small
 from u2learn.arrays import tensor_of
-from u2learn.benchmark import in_turns, shares
+from u2learn.benchmark import in_turns, matmul_peak, shares
+from u2learn.costs import Operations
 from u2learn.data.augment import normalise, read_points
 from u2learn.devices import device_name, forget_peak, kind_of, mixed_precision, peak_memory, pick_device
 from u2learn.inference import load_model
@@ -140,9 +141,12 @@ def brief(value: float) -> float:
 
 
 def timed(device: str, threads: int, rounds: int) -> dict[str, Any]:
-    """Of each net and way: seconds, share of the published way, and how far its map is away."""
+    """Of each net and way: seconds, share of the published way, and how far its map is away.
+
+    Also the operations a second that this device reaches in a product of large matrices.
+    """
     torch.set_num_threads(threads)
-    found = {}
+    found: dict[str, Any] = {"peak": brief(matmul_peak(device, torch.float32))}
     for name in NETS:
         model, image = trained(name).to(device), image_of().to(device)
         made = {way: MAKE[way](model, image) for way in possible(device)}
@@ -159,6 +163,13 @@ def timed(device: str, threads: int, rounds: int) -> dict[str, Any]:
             for way in made
         }
     return found
+
+
+def operations(name: str) -> int:
+    """The operations of one map; 2 a multiply-add."""
+    with torch.device("meta"), Operations() as one, torch.no_grad():
+        NETS[name]()(torch.zeros(1, 3, SIDE, SIDE))
+    return one.total
 
 
 def memory(name: str, way: str, device: str) -> int | None:
@@ -260,16 +271,21 @@ def prepared(image: tasks.Picture) -> Tensor:
 # --- the command --------------------------------------------------------------------------------------------
 
 
+def all_rows(found: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Threads, net, and its ways."""
+    for threads, part in found["timed"].items():
+        yield from ((threads, name, rows) for name, rows in part.items() if name != "peak")
+
+
 def goals(found: dict[str, Any]) -> list[tuple[str, float, float]]:
     """What was aimed at, what is allowed at most, and what came out."""
     lines = []
-    for threads, nets in found["timed"].items():
-        for name, rows in nets.items():
-            which = f"{name}, {threads} thread(s)" if found["kind"] == "cpu" else name
-            lines.append((f"fast, share of the time, {which}", 0.58, rows["fast"]["share"]))
-            lines.append((f"fast, furthest pixel, {which}", 1e-3, rows["fast"]["away"]))
-            if "8 bits" in rows:
-                lines.append((f"8 bits, share of the time, {which}", 0.25, rows["8 bits"]["share"]))
+    for threads, name, rows in all_rows(found):
+        which = f"{name}, {threads} thread(s)" if found["kind"] == "cpu" else name
+        lines.append((f"fast, share of the time, {which}", 0.58, rows["fast"]["share"]))
+        lines.append((f"fast, furthest pixel, {which}", 1e-3, rows["fast"]["away"]))
+        if "8 bits" in rows:
+            lines.append((f"8 bits, share of the time, {which}", 0.25, rows["8 bits"]["share"]))
     for name, rows in found["memory"].items():
         if rows[BASE] and rows["fast"]:
             lines.append((f"fast, share of the memory, {name}", 0.45, rows["fast"] / rows[BASE]))
@@ -287,15 +303,16 @@ def table(found: dict[str, Any]) -> str:
         f"{what:58}{most:9g}{value:9.2g}{'' if value <= most else '  missed'}"
         for what, most, value in goals(found)
     ]
-    for threads, nets in found["timed"].items():
-        for name, rows in nets.items():
-            lines += ["", f"{name}, {found['device']}, threads: {threads}"]
-            lines.append(f"{'way':16}{'seconds':>9}{'share':>8}{'from':>7}{'to':>7}{'furthest pixel':>17}")
-            lines += [
-                f"{way:16}{row['seconds']:9.3f}{row['share']:8.2f}{row['spread'][0]:7.2f}{row['spread'][1]:7.2f}"
-                f"{row['away']:17.1e}"
-                for way, row in rows.items()
-            ]
+    for threads, name, rows in all_rows(found):
+        floor = found["operations"][name] / found["timed"][threads]["peak"]
+        lines += ["", f"{name}, {found['device']}, threads: {threads}"]
+        lines.append(f"its arithmetic alone, in a product of matrices: {floor:.3f} seconds")
+        lines.append(f"{'way':16}{'seconds':>9}{'share':>8}{'from':>7}{'to':>7}{'furthest pixel':>17}")
+        lines += [
+            f"{way:16}{row['seconds']:9.3f}{row['share']:8.2f}{row['spread'][0]:7.2f}{row['spread'][1]:7.2f}"
+            f"{row['away']:17.1e}"
+            for way, row in rows.items()
+        ]
     for name, rows in found["memory"].items():
         told = ", ".join(f"{way} {held / 1e6:.0f} MB" for way, held in rows.items() if held is not None)
         lines += ["", f"Memory of one map, {name}: {told or 'cannot be told here'}"]
@@ -320,6 +337,7 @@ def measured(device: str, threads: list[int], rounds: int, weights: Path | None)
             str(n): in_own_process("timed", device, str(n), str(rounds), threads=n)
             for n in (threads if on_cpu else [1])
         },
+        "operations": {name: operations(name) for name in NETS},
         "memory": {
             name: {way: in_own_process("memory", name, way, device) for way in (BASE, "no gradient", "fast")}
             for name in NETS

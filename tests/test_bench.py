@@ -7,6 +7,7 @@ from torch import nn
 from benchmarks import fast, growth
 from u2learn import studies, unet_small
 from u2learn.benchmark import copy_speed, in_turns, shares
+from u2learn.costs import image_flops
 
 
 def test_all_ways_take_turns_and_the_first_round_does_not_count():
@@ -32,7 +33,9 @@ def test_every_way_makes_the_published_map(monkeypatch):
     monkeypatch.setattr(fast, "SIDE", 64)
     monkeypatch.setattr(fast, "image_of", lambda side=64, f=fast.image_of: f(side))
     monkeypatch.setattr(fast, "possible", lambda device, f=fast.possible: set(f(device)) - {"onnxruntime"})
-    rows = fast.timed("cpu", 1, 1)["small"]
+    found = fast.timed("cpu", 1, 1)
+    rows = found["small"]
+    assert found["peak"] > 1e8
     assert {"as published", "no gradient", "norms folded", "channels last", "fast"} <= set(rows)
     assert rows["as published"]["share"] == 1 and rows["as published"]["away"] == 0
     rough = {"fast, 16 bits": 0.2, "8 bits": 0.6}  # of maps from 0 to 1, from weights that nobody trained
@@ -67,13 +70,15 @@ def found() -> dict:
     }
     return {
         "kind": "cpu", "device": "CPU",
-        "timed": {"1": {"u2net": rows}},
+        "timed": {"1": {"peak": 1e11, "u2net": rows}},
+        "operations": {"u2net": 5 * 10**10},
         "memory": {"u2net": {"as published": 100, "no gradient": 50, "fast": 50}},
         "quality": {"scores": {"float": {"max_f": 0.95, "mae": 0}, "8 bits": {"max_f": 0.94, "mae": 0}}},
     }  # fmt: skip
 
 
 def test_goals_stand_beside_figures_and_what_is_missed_is_marked():
+    assert "its arithmetic alone, in a product of matrices: 0.500 seconds" in fast.table(found())
     said = fast.table(found()).splitlines()[1:6]
     assert {line[:58].strip(): line.endswith("missed") for line in said} == {
         "fast, share of the time, u2net, 1 thread(s)": False,
@@ -82,6 +87,10 @@ def test_goals_stand_beside_figures_and_what_is_missed_is_marked():
         "fast, share of the memory, u2net": True,
         "8 bits, what max F loses on 100 photographs": True,
     }
+
+
+def test_operations_are_those_that_the_book_counts():
+    assert fast.operations("u2net_small") == image_flops(studies.get("ecssd-u2net-small"))
 
 
 def test_uneven_kernels_and_drifting_means_are_told_in_the_order_of_the_network():
