@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from u2learn import records, studies, tasks, u2net, u2net_small
-from u2learn.arrays import tensor_of
+from u2learn.arrays import Array, tensor_of
 from u2learn.benchmark import in_turns, matmul_peak, shares
 from u2learn.costs import Operations
 from u2learn.data.augment import normalise, read_points
@@ -40,14 +40,15 @@ from u2learn.devices import device_name, forget_peak, kind_of, mixed_precision, 
 from u2learn.inference import load_model
 from u2learn.models import int8 as eight
 from u2learn.models.fast import fast
+from u2learn.models.u2net import U2Net
 
-NETS: dict[str, Callable[[], nn.Module]] = {"u2net_small": u2net_small, "u2net": u2net}
+NETS: dict[str, Callable[[], U2Net]] = {"u2net_small": u2net_small, "u2net": u2net}
 SIDE = 320
 BASE = "as published"
 Way = Callable[[Tensor], Tensor]  # from an image (1, 3, H, W) to logits (1, 1, H, W)
 
 
-def trained(name: str) -> nn.Module:
+def trained(name: str) -> U2Net:
     """A net whose norms have statistics and weights as after a training: a fast way must respect them."""
     torch.manual_seed(0)
     model = NETS[name]().eval()
@@ -82,7 +83,7 @@ def quiet(model: nn.Module, layout: torch.memory_format, precision: Any = None) 
     return run
 
 
-def in_8_bits(model: nn.Module, image: Tensor) -> Way:
+def in_8_bits(model: U2Net, image: Tensor) -> Way:
     return quiet(eight.int8(model, image), torch.channels_last)
 
 
@@ -108,7 +109,7 @@ def compiled(model: nn.Module, image: Tensor) -> Way:
 
 
 # What makes each way from a model and an image (of one size, where the way is for one size).
-MAKE: dict[str, Callable[[nn.Module, Tensor], Way]] = {
+MAKE: dict[str, Callable[[U2Net, Tensor], Way]] = {
     BASE: lambda model, _: lambda image: model(image)[0].detach().cpu(),
     "no gradient": lambda model, _: quiet(model, torch.contiguous_format),
     "norms folded": lambda model, _: quiet(fast(model), torch.contiguous_format),
@@ -210,6 +211,7 @@ def quality(weights: Path) -> dict[str, Any]:
     """
     recipe = studies.get("ecssd-u2net-small")
     examples, model = recipe.examples("test"), load_model(weights)[0]
+    assert isinstance(model, U2Net)
     squeezed = torch.cat([prepared(examples[i].image) for i in OBSERVED])
     others = torch.cat([prepared(examples[i].image) for i in SCORED[::12]])
     exact = eight.observe(model, others)
@@ -235,12 +237,12 @@ def uneven(net: nn.Module) -> list[float]:
     return [brief(float((k.amax((1, 2, 3)) / k.mean((1, 2, 3))).median())) for k in kernels]
 
 
-def with_constant(name: str, value: float, model: nn.Module, images: Tensor) -> nn.Module:
+def with_constant(name: str, value: float, model: U2Net, images: Tensor) -> nn.Module:
     """The network in 8 bits with another constant of the module."""
     usual = getattr(eight, name)
     setattr(eight, name, value)
     try:
-        return eight.int8(model, images)  # type: ignore[arg-type]  # a U2Net, as the recipe says
+        return eight.int8(model, images)
     finally:
         setattr(eight, name, usual)
 
@@ -263,7 +265,7 @@ def drift(net: nn.Module, exact: nn.Module, images: Tensor) -> list[float]:
     return found
 
 
-def prepared(image: tasks.Picture) -> Tensor:
+def prepared(image: Array) -> Tensor:
     """A photograph (3, H, W) as the net sees it: (1, 3, SIDE, SIDE)."""
     return normalise(read_points(tensor_of(image)[None] / 255, (SIDE, SIDE)), "maximum")
 

@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.fast import brief, image_of, trained
 from u2learn import records, studies
-from u2learn.devices import device_name, kind_of, pick_device, wait
+from u2learn.devices import device_name, kind_of, laid_out, pick_device, wait
 from u2learn.inference import slide
 from u2learn.models.fast import fast
 from u2learn.registry import LOSSES
@@ -114,7 +114,7 @@ def by_windows(name: str, device: str) -> Points:
 def by_pictures(name: str, device: str) -> Points:
     """x: the windows of 64 pixels in one step of training, forward, backward and update."""
     recipe = studies.get(name)
-    model = recipe.build_model().to(device, memory_format=torch.channels_last).train()
+    model = laid_out(recipe.build_model().to(device)).train()
     optimiser = torch.optim.SGD(model.parameters(), 1e-3)
 
     def at(batch: int) -> Callable[[], object]:

@@ -16,6 +16,7 @@ from sklearn.metrics import f1_score
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import fast, growth
 from u2learn import costs, measure, recipes, records, reported, studies, tasks, to_official, unet_s5_d16
 from u2learn.data.augment import Augmentation
 from u2learn.data.drawn.objects import salient
@@ -121,6 +122,17 @@ def test_the_projects_own_records_are_complete():
         if "service" in record:  # of benchmarks/service.py
             assert record["service"] in recipes.names() and record["clients"]
             assert all(0 < row["median"] <= row["p99"] for row in record["clients"].values())
+            continue
+        if "ways" in record:  # of benchmarks/fast.py
+            assert name == f"fast-{record['kind']}" and record["ways"] == fast.SIDE
+            met = {what: value <= most for what, most, value in fast.goals(record)}
+            full = [what for what in met if what.startswith("fast, share of the time, u2net,")]
+            assert all(met[what] for what in set(met) - set(full)), "the chapter says which goal is missed"
+            continue
+        if "growth" in record:  # of benchmarks/growth.py
+            assert set(record["costs"]) == set(growth.MEASURED)
+            for row in record["costs"].values():
+                assert row["time"] == growth.exponent(row["points"]) and row["points"][-1]["seconds"] > 0
             continue
         if "frames" in record:  # of `make gpu`
             assert record["speed"]["frames_per_second"] > 0 and record["device"]
