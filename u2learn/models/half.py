@@ -39,8 +39,7 @@ def half_unet(
 ) -> HalfUNet:
     """`depth` scales of width, width + growth, ... channels (growth: width), the finest at half of the size.
 
-    A level encodes with two convolutions and decodes with `decoder` of them: one costs a third less time, and
-    buys more steps; two have the higher Dice where the steps are not counted.
+    A level encodes with two convolutions and decodes with `decoder` of them: what one saves buys more steps.
     """
     growth = width if growth is None else growth
     channels = [width + i * growth for i in range(depth)]
