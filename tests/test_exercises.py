@@ -9,7 +9,8 @@ import pytest
 
 from tools import assignments, notebooks
 from tools.assignments import Assignment, Mistake, released, text
-from tools.grading.run import Local, grade_cells, grade_notebook, names_asked_for, student_cells
+from tools.grading.answers import student_cells
+from tools.grading.run import Local, grade_cells, grade_notebook, names_asked_for
 from u2learn import data
 from u2learn.checks import NotYet, check
 

@@ -4,6 +4,7 @@ From the lowest room up; each uses only those above it in this list.
 
     worker        the process in which a submission runs
     sandbox       the grader's end of it: starts it sealed, asks, ends it
+    answers       what is in a submitted notebook
     run           the tests of an assignment on one notebook, and their verdicts
     submissions   who handed in what
     report        tables and feedback pages, as text

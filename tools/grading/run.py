@@ -5,11 +5,10 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import hmac
 import io
-import json
 import linecache
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +17,8 @@ from typing import Any, Protocol, TypedDict
 
 import torch
 
-from tools.assignments import Assignment, Test, nbgrader_of, part_of, text
+from tools.assignments import Assignment, Test, part_of
+from tools.grading.answers import read, student_cells, words
 from tools.grading.sandbox import Died, Sandbox, SubmissionError
 from u2learn.checks import NotYet, check
 
@@ -159,11 +159,19 @@ class Sealed:
 
 
 def grade_notebook(
-    assignment: Assignment, student: str, data: bytes, hide: Sequence[Path] = (), note: str = ""
+    assignment: Assignment,
+    student: str,
+    data: bytes,
+    hide: Sequence[Path] = (),
+    note: str = "",
+    secret: bytes = b"",
 ) -> Result:
-    """Grade the bytes of one submitted notebook. Whatever is in them, there is a result."""
+    """Grade the bytes of one submitted notebook. Whatever is in them, there is a result.
+
+    secret: the course's; from it and the student's key come the cases that this student gets.
+    """
     try:
-        cells = json.loads(data.decode("utf-8"))["cells"]
+        cells = read(data)
         mine = [(part_of(cell), "".join(cell["source"])) for cell in student_cells(cells)]
     except Exception as error:
         lost = [Verdict.on(t, 0, f"✗ {t.part}: the file is no notebook.") for t in assignment.tests]
@@ -171,7 +179,7 @@ def grade_notebook(
     seconds = assignment.settings.get("seconds", CELL_SECONDS)
     session = Sealed([source for _, source in mine], seconds, hide)
     try:
-        result = Result(student, note, grade_cells(assignment, session))
+        result = Result(student, note, grade_cells(assignment, session, secret + student.encode()))
     finally:
         session.close()
     for i, (part, source) in enumerate(mine):
@@ -185,32 +193,15 @@ def grade_notebook(
     return result
 
 
-def student_cells(cells: Sequence[dict]) -> list[dict]:
-    """The code cells of a submission that are the student's: all but the tests, which the grader brings."""
-    return [
-        cell
-        for cell in cells
-        if cell.get("cell_type") == "code"
-        and not (nbgrader_of(cell).get("grade") and not nbgrader_of(cell).get("solution"))
-    ]
+def grade_cells(assignment: Assignment, session: Session, key: bytes = b"") -> list[Verdict]:
+    """All tests but the answers in words. `key` decides which cases they draw."""
+    return [run_test(test, session, key) for test in assignment.tests if test.kind != "words"]
 
 
-def words(cells: Sequence[dict], part: str) -> str:
-    """The answer in words, or "" if it is as it was handed out."""
-    found = [text(c) for c in cells if c.get("cell_type") == "markdown" and part_of(c) == part]
-    answer = "\n\n".join(found).replace("YOUR ANSWER HERE", "").strip()
-    return "" if answer in ("", "### BEGIN SOLUTION\n### END SOLUTION") else answer
-
-
-def grade_cells(assignment: Assignment, session: Session) -> list[Verdict]:
-    """All tests but the answers in words."""
-    return [run_test(test, session) for test in assignment.tests if test.kind != "words"]
-
-
-def run_test(test: Test, session: Session) -> Verdict:
+def run_test(test: Test, session: Session, key: bytes = b"") -> Verdict:
     """Run one test on this side; the names that it asks for come from the submission."""
     session.mend()
-    seed = zlib.crc32(test.name.encode())
+    seed = seed_of(test, key)
     torch.manual_seed(seed)
     names: dict[str, Any] = {"check": partial(check, seed=seed), "__name__": "grader"}
     printed = io.StringIO()
@@ -224,6 +215,11 @@ def run_test(test: Test, session: Session) -> Verdict:
     says = plain(printed.getvalue().strip() or f"✓ {test.part}: hidden tests passed.")
     score = SCORE.search(printed.getvalue())
     return Verdict.on(test, test.points, says, float(score[1]) if score else None)
+
+
+def seed_of(test: Test, key: bytes) -> int:
+    """The seed of a test's cases: with another key others, and nobody finds the key from the cases."""
+    return int.from_bytes(hmac.digest(key, test.name.encode(), "sha256")[:4], "big")
 
 
 def reason(error: Exception, test: Test, session: Session) -> str:
