@@ -17,10 +17,11 @@ from conftest import ROOT
 
 from tools import assignments
 from tools.assignments import Assignment, released, text
-from tools.grading.pool import grade_class
+from tools.grading import seal
+from tools.grading.__main__ import main
 from tools.grading.report import reports, table_text
 from tools.grading.run import Local, Result, Sealed, grade_notebook, names_asked_for, run_test
-from tools.grading.sandbox import Died, Sandbox, sealed
+from tools.grading.sandbox import Died, Sandbox
 from tools.grading.submissions import find_submissions, safe, student_name
 from u2learn.checks import core
 
@@ -30,7 +31,8 @@ NAME = "01-convolution"
 SOURCE = Assignment.read(NAME)
 PARTS = [t.part for t in SOURCE.tests if t.kind == "check"]
 FULL = {p: sum(t.points for t in SOURCE.tests if t.part == p) for p in PARTS}
-only_sealed = pytest.mark.skipif(not sealed(), reason="this system makes no namespaces")
+ENGINE = seal.find() or seal.Unsealed()
+only_sealed = pytest.mark.skipif(seal.find() is None, reason="nothing here seals a submission")
 
 
 def submission(right=PARTS, wrong=None, cells=(), drop=(), words="") -> dict:
@@ -62,12 +64,8 @@ def submission(right=PARTS, wrong=None, cells=(), drop=(), words="") -> dict:
 
 def points(notebook: dict, **options) -> dict[str, int]:
     """The points of each part that code is asked for."""
-    result = grade_notebook(SOURCE, "somebody", json.dumps(notebook).encode(), hide_all(), **options)
+    result = grade_notebook(SOURCE, "somebody", json.dumps(notebook).encode(), ENGINE, **options)
     return {p: sum(v.earned for v in result.verdicts if v.part == p) for p in PARTS}
-
-
-def hide_all() -> list[Path]:
-    return [ROOT / name for name in ("exercises", "tests", ".git")]
 
 
 def test_right_and_partly_right():
@@ -99,6 +97,7 @@ while True:
 
 def test_a_loop_without_end_costs_its_part_only(monkeypatch):
     monkeypatch.setattr("tools.grading.run.CELL_SECONDS", 2)
+    monkeypatch.setattr("tools.grading.run.NOTEBOOK", 50)
     monkeypatch.setattr("tools.grading.sandbox.PATIENCE", 1)
     monkeypatch.setattr("tools.grading.run.CALL_SECONDS", 2)
     notebook = submission(cells=["while True: pass", STUBBORN])
@@ -168,14 +167,14 @@ def test_the_solutions_cannot_be_read():
 
 @only_sealed
 def test_a_sealed_process_has_no_network_no_memory_and_no_disk():
-    with Sandbox(hide_all()) as box:
+    with Sandbox(ENGINE) as box:
         for source, error in [
             ("import socket; socket.create_connection(('1.1.1.1', 53), 3)", OSError),
             ("import torch; torch.zeros(10**11)", RuntimeError),
             ("x = bytearray(10**10)", MemoryError),
-            (f"open({str(ROOT / 'u2learn' / 'checks' / 'core.py')!r}, 'a')", OSError),
-            ("import os; os.setuid(0); os.mkdir('/stolen')", OSError),
-            (f"import os; assert os.listdir({str(ROOT / 'exercises')!r})", AssertionError),
+            ("import u2learn.checks.core; open(u2learn.checks.core.__file__, 'a')", OSError),
+            ("import os; os.mkdir('/stolen')", OSError),
+            (f"import os; os.listdir({str(ROOT / 'exercises')!r})", OSError),
         ]:
             with pytest.raises(error):
                 box.run(source)
@@ -196,15 +195,6 @@ def runs(word: str) -> bool:
     return False
 
 
-def test_nonsense_on_the_wire_ends_the_process_and_not_the_grader():
-    with Sandbox() as box:
-        box.run(
-            "import gc\nend = next(o.channel.end for o in gc.get_objects() if type(o).__name__ == 'Worker')"
-        )
-        with pytest.raises(Died):
-            box.run("import os; os.write(end.fileno(), b'\\xff' * 100)")
-
-
 LEAVES = "def leave():\n    import os\n    os._exit(0)"
 TALKS = "def talk(*args, **kwargs):\n    raise ValueError('the process ended, no answer within 5 seconds')"
 FINE = "def fine():\n    return 1"
@@ -218,7 +208,7 @@ def tried(source: str, session, kind: str = "hidden"):
 
 def test_a_process_that_a_test_ended_does_not_cost_the_next_test():
     """Also where the test itself swallows the end."""
-    session = Sealed([LEAVES, FINE], 20, hide_all())
+    session = Sealed([LEAVES, FINE], 20, ENGINE)
     try:
         verdicts = [tried(source, session) for source in (SWALLOW, "leave()", "assert fine() == 1")]
     finally:
@@ -229,7 +219,7 @@ def test_a_process_that_a_test_ended_does_not_cost_the_next_test():
 
 
 def test_a_submission_that_talks_of_its_end_is_not_started_anew():
-    session = Sealed([TALKS, FINE], 20, hide_all())
+    session = Sealed([TALKS, FINE], 20, ENGINE)
     try:
         assert "the process ended, no answer within" in tried('check("1.1", talk)', session, "check").says
         assert tried("assert fine() == 1", session).earned == 1
@@ -247,7 +237,7 @@ def half(x):
 def broken(x):
     return x + 'one'
 """
-    with Sandbox(hide_all()) as box:
+    with Sandbox(ENGINE) as box:
         box.run(source)
         half, x = box.get("half"), torch.tensor([-1.0, 2.0, 3.0])
         assert float(core.call(half, x)) == 2.5
@@ -290,7 +280,7 @@ assert helper(lambda z: z) and one and Thing
 
 def test_imports_run_downwards():
     """A room of the grader uses those below it; the package does not know the tools."""
-    rooms = ["worker", "sandbox", "answers", "run", "submissions", "report", "pool", "__main__"]
+    rooms = ["worker", "seal", "sandbox", "answers", "run", "submissions", "report", "pool", "__main__"]
     assert {p.stem for p in (ROOT / "tools" / "grading").glob("*.py")} == {*rooms, "__init__"}
     for i, room in enumerate(rooms):
         used = imported(ROOT / "tools" / "grading" / f"{room}.py")
@@ -312,7 +302,7 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[]", b'{"cells": 3}', b'{"cells": [{"a": 1}]}'])
 def test_a_file_that_is_no_notebook_is_a_result_too(data):
-    result = grade_notebook(SOURCE, "somebody", data)
+    result = grade_notebook(SOURCE, "somebody", data, ENGINE)
     assert result.automatic == 0 and {v.part for v in result.verdicts} == {*PARTS, "1.6"}
 
 
@@ -379,7 +369,7 @@ def make_class(folder: Path) -> dict[str, dict[str, int]]:
     hand_in("deleted", submission(drop=("q1-5", "q1-1-check")), zero=["1.5"])
     hand_in("patches", submission(right=(), cells=[PATCH]), zero=PARTS)
     steals = submission(right=["1.1"], cells=[STEAL])
-    hand_in("steals", steals, zero=PARTS[1:] if sealed() else ())
+    hand_in("steals", steals, zero=PARTS[1:] if seal.find() else ())
     hand_in("leaves", submission(cells=["import os; os._exit(3)"]))
     hand_in("=1+1", submission(right=PARTS[:2]), zero=PARTS[2:])
     return expected
@@ -424,13 +414,17 @@ def test_a_class_stopped_half_way(tmp_path):
     lines = list(csv.DictReader(manual.open()))
     assert [line["student"] for line in lines] == ["right 1", "right 3"]
     manual.write_text(manual.read_text().replace("right 3,1.6,4,,", "right 3,1.6,4,3,no loss is named"))
-    results = grade_class(NAME, tmp_path / "class", out, 1, progress=False)
-    assert [r.automatic for r in results if r.student == "right 3"] == [sum(FULL.values()) + 3]
+    again = [str(tmp_path / "class"), "--out", str(out.parent)]
+    main(again)
+    totals = {
+        r["student"]: r[f"total ({SOURCE.points})"] for r in csv.DictReader((out / "points.csv").open())
+    }
+    assert totals["right 3"] == str(sum(FULL.values()) + 3)
     assert "no loss is named" in (out / "feedback" / f"{safe('right 3')}.html").read_text()
     assert (out / "points.csv").read_bytes() != before
     manual.write_text(manual.read_text().replace(",3,no loss", ",9,no loss"))
     with pytest.raises(SystemExit, match="from 0 to 4"):
-        grade_class(NAME, tmp_path / "class", out, 1, progress=False)
+        main(again)
 
 
 @pytest.mark.parametrize("name", assignments.names())

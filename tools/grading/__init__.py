@@ -3,6 +3,7 @@
 From the lowest room up; each uses only those above it in this list.
 
     worker        the process in which a submission runs
+    seal          where that process is: what it may see and use
     sandbox       the grader's end of it: starts it sealed, asks, ends it
     answers       what is in a submitted notebook
     run           the tests of an assignment on one notebook, and their verdicts

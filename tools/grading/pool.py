@@ -1,4 +1,9 @@
-"""Grade a whole class: a process for each submission, and what is done stays done."""
+"""Grade a whole class: a process for each submission, and what is done stays done.
+
+A process that is made for one submission has bounds of its own: one core, so much memory, so much time. If it
+dies the submission is tried once more, then it has a result that says so. It ends with the command, however
+that ends, and the submission's own process ends with it.
+"""
 
 import contextlib
 import hashlib
@@ -6,127 +11,261 @@ import json
 import multiprocessing
 import os
 import sys
-import threading
 import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, Protocol
 
-from tools.assignments import EXERCISES, ROOT, Assignment
-from tools.grading.report import add_manual, reports
-from tools.grading.run import Result, Verdict, grade_notebook
-from tools.grading.submissions import Submission, find_submissions, safe
+import torch
+
+from tools.assignments import ROOT, Assignment
+from tools.grading.run import CELL_SECONDS, NOTEBOOK, Result, Verdict, brief, grade_notebook, lost
+from tools.grading.sandbox import START, NotStarted
+from tools.grading.seal import Engine
+from tools.grading.submissions import Submission, safe
+from tools.grading.worker import end_with_parent
 from u2learn.console import hide_bar
 from u2learn.files import write_text
 
+MEMORY = 2 << 30  # bytes, of a process that grades: calls back can make it allocate
+FILE = 64 << 20  # bytes of a notebook
+TRIES = 2
+GRACE = 60  # seconds beyond the notebook's own time after which a process that grades is ended
+Grade = Callable[..., Result]
+
+
+class Store(Protocol):
+    """Where results are kept."""
+
+    def done(self, assignment: Assignment, student: str) -> str | None:
+        """The key with which a result of this student was kept last."""
+
+    def keep(self, assignment: Assignment, result: Result, key: str) -> None:
+        """Keep a result, whole or not at all."""
+
+
+class Files:
+    """A store of one JSON file a student, in a folder for one assignment."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, student: str) -> Path:
+        return self.folder / f"{safe(student)}.json"
+
+    def done(self, assignment: Assignment, student: str) -> str | None:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return json.loads(self.path(student).read_text(encoding="utf-8"))["key"]
+        return None
+
+    def keep(self, assignment: Assignment, result: Result, key: str) -> None:
+        write_text(self.path(result.student), json.dumps({"key": key, **asdict(result)}, indent=1))
+
+    def result(self, student: str) -> Result:
+        data = json.loads(self.path(student).read_text(encoding="utf-8"))
+        data.pop("key")
+        return result_of(data)
+
+
+def result_of(data: dict) -> Result:
+    """A result from what `asdict` made of it."""
+    return Result(**{**data, "verdicts": [Verdict(**v) for v in data["verdicts"]]})
+
 
 def grade_class(
-    name: str,
-    folder: Path,
-    out: Path,
+    assignment: Assignment,
+    submissions: Sequence[Submission],
+    store: Store,
+    engine: Engine,
     jobs: int,
-    exercises: Path = EXERCISES,
+    secret: bytes = b"",
     progress: bool = True,
-) -> list[Result]:
-    """Grade all submissions of a class and write the tables and pages.
+    grade: Grade = grade_notebook,
+) -> None:
+    """Grade all submissions whose result is not in the store, or was made from something else.
+
+    secret: the course's. grade: what grades one, called as `grade_notebook` is.
 
     Raises:
-        SystemExit: nothing was handed in, or manual.csv has something that is no number of points.
+        SystemExit: the engine starts no process. What was graded before is kept.
     """
     from tqdm.auto import tqdm
 
-    assignment = Assignment.read(name, exercises)
-    submissions = find_submissions(folder, assignment)
-    if not submissions:
-        sys.exit(f"There is no submission in {folder}: a folder for each student is due, with a notebook.")
-    hide = [EXERCISES, exercises, ROOT / "tests", ROOT / ".git", ROOT / "_build", folder, out]
-    hide = [path.resolve() for path in dict.fromkeys(hide)]
-    for part in ("results", "feedback"):
-        (out / part).mkdir(parents=True, exist_ok=True)
-    pool = ProcessPoolExecutor(
-        jobs, multiprocessing.get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
-    )
-    due = [
+    ours = fingerprint(assignment, secret)
+    due = deque(
         each
         for each in submissions
-        if not is_done(result_path(out, each.student), fingerprint(assignment, file_of(each)))
-    ]
+        if store.done(assignment, each.student) != key_of(ours, read_file(each.path))
+    )
+    keys: dict[Submission, str] = {}
     bar = tqdm(
         total=len(submissions),
         initial=len(submissions) - len(due),
         desc=assignment.name,
         disable=hide_bar(progress),
     )
-    with pool, bar:
-        waiting = [pool.submit(grade_one, name, exercises, each, out, hide) for each in due]
-        for done in as_completed(waiting):
-            done.result()
-            bar.update()
-    results = [read_result(result_path(out, s.student)) for s in submissions]
-    write_text(out / "manual.csv", add_manual(out / "manual.csv", results))
-    for file, content in reports(assignment, results).items():
-        write_text(out / file, content)
-    return results
+    tries: Counter[Submission] = Counter()
+    with bar, Pool(jobs, (assignment, engine, secret, grade)) as pool:
+        while due or pool.running:
+            while due and pool.free:
+                each = due.popleft()
+                data = read_file(each.path)
+                keys[each] = key_of(ours, data)  # of what is graded, even if the file has changed meanwhile
+                pool.begin(each, data)
+            for submission, said in pool.ended():
+                tries[submission] += 1
+                if isinstance(said, NotStarted):
+                    sys.exit(f"{said} What is graded is kept: mend that, and run the command again.")
+                if isinstance(said, Died) and said.again and tries[submission] < TRIES:
+                    due.append(submission)
+                    continue
+                if isinstance(said, Died):
+                    note = f"{submission.note} It was not graded, please look: {said}.".strip()
+                    said = lost(assignment, submission.student, note, "not graded")
+                store.keep(assignment, said, keys[submission])
+                bar.update()
 
 
-def grade_one(name: str, exercises: Path, submission: Submission, out: Path, hide: list[Path]) -> None:
-    """Grade a submission and write its result. Runs in a process of the pool."""
-    assignment = Assignment.read(name, exercises)
-    data = file_of(submission)
-    key = fingerprint(assignment, data)  # of what is graded, even if the file changes meanwhile
+class Died(Exception):
+    """A process that graded ended without a result. again: whether it may do better a second time."""
+
+    def __init__(self, why: str, again: bool):
+        super().__init__(why)
+        self.again = again
+
+
+@dataclass
+class Running:
+    """A process that grades. until: when it must have ended, by time.monotonic()."""
+
+    submission: Submission
+    process: BaseProcess
+    slot: int
+    until: float
+
+
+class Pool:
+    """The processes that grade now: each grades one submission, on one core."""
+
+    def __init__(self, jobs: int, shared: tuple[Assignment, Engine, bytes, Grade]):
+        self.shared = shared
+        self.seconds = NOTEBOOK * shared[0].settings.get("seconds", CELL_SECONDS) + START + GRACE
+        self.free = list(range(jobs))
+        self.running: dict[Connection, Running] = {}
+        # A server that has imported all there is, and forks: a process costs little and begins clean.
+        forks = sys.platform == "linux"
+        self.context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
+            self.context.set_forkserver_preload([__name__])
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self.running.values():
+            each.process.kill()
+            each.process.join()
+
+    def begin(self, submission: Submission, data: bytes) -> None:
+        ours, theirs = self.context.Pipe(duplex=False)
+        slot = self.free.pop(0)
+        given = theirs, slot, submission, data, *self.shared
+        process = self.context.Process(target=work, args=given, daemon=True)
+        process.start()
+        theirs.close()
+        self.running[ours] = Running(submission, process, slot, time.monotonic() + self.seconds)
+
+    def ended(self) -> Iterator[tuple[Submission, Result | Died | NotStarted]]:
+        """Those that have ended, with what they gave; waits for the next."""
+        first = min(each.until for each in self.running.values())
+        ready = wait(list(self.running), max(0, first - time.monotonic()))
+        now = time.monotonic()
+        for connection, each in list(self.running.items()):
+            if connection in ready or each.until < now:
+                said = heard(connection, each.process) if connection in ready else Died(LATE, again=False)
+                each.process.kill()
+                each.process.join()
+                connection.close()
+                del self.running[connection]
+                self.free.append(each.slot)
+                yield each.submission, said
+
+
+LATE = "its tests did not end in the grader's own process"
+
+
+def heard(connection: Connection, process: BaseProcess) -> Result | Died | NotStarted:
+    """What a process that has ended, or is about to, gave."""
     try:
-        result = grade_notebook(assignment, submission.student, data, hide, submission.note)
-    except Exception:
-        why = traceback.format_exc(limit=-2)
-        note = f"{submission.note} The grader failed on it, please look: {why}".strip()
-        lost = [Verdict.on(t, 0, f"{t.part}: not graded.") for t in assignment.tests]
-        result = Result(submission.student, note, lost)
-    text = json.dumps({"key": key, **asdict(result)}, ensure_ascii=False, indent=1)
-    write_text(result_path(out, submission.student), text)
+        said = json.loads(connection.recv_bytes())
+    except EOFError:
+        process.join()
+        return Died(f"the grader's own process ended on it, with status {process.exitcode}", again=True)
+    return NotStarted(said["not started"]) if "not started" in said else result_of(said)
 
 
-def file_of(submission: Submission) -> bytes:
-    """The notebook's file; nothing where there is none."""
-    return submission.path.read_bytes() if submission.path.is_file() else b""
+def work(
+    connection: Connection,
+    slot: int,
+    submission: Submission,
+    data: bytes,
+    assignment: Assignment,
+    engine: Engine,
+    secret: bytes,
+    grade: Grade,
+) -> None:
+    """Grade one submission in a process of the pool, and send what came out."""
+    end_with_parent()
+    bound(slot)
+    try:
+        said = asdict(grade(assignment, submission.student, data, engine, submission.note, secret))
+    except NotStarted as error:
+        said = {"not started": str(error)}
+    except Exception as error:
+        traceback.print_exc()  # for the one who grades; a student reads the note
+        note = f"{submission.note} The grader failed on it, please look ({brief(error)}).".strip()
+        said = asdict(lost(assignment, submission.student, note, "not graded"))
+    connection.send_bytes(json.dumps(said).encode())
 
 
-def result_path(out: Path, student: str) -> Path:
-    return out / "results" / f"{safe(student)}.json"
+def bound(slot: int) -> None:
+    """One core and so much memory for this process; the one that it starts has the same core.
+
+    So a submission that starts sixty processes slows nobody but itself.
+    """
+    torch.set_num_threads(1)
+    if sys.platform == "linux":
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[slot % len(cores)]})
+    if sys.platform != "win32":
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_DATA)[1]  # for the submission, which may have more
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, most))
 
 
-def is_done(path: Path, key: str) -> bool:
-    """Whether there is a result, made from what is there now."""
-    if path.exists():
-        with contextlib.suppress(ValueError, KeyError):
-            return json.loads(path.read_text(encoding="utf-8"))["key"] == key
-    return False
+def read_file(path: Path) -> bytes:
+    """The bytes that were handed in; none for what is no file, too large, or a link to another's."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > FILE:
+        return b""
+    return path.read_bytes()
 
 
-def fingerprint(assignment: Assignment, data: bytes) -> str:
-    """Changes with the submission, with the assignment, with the checks, and with the grader."""
-    digest = hashlib.sha256(data)
-    paths = [assignment.path, assignment.path.parent / "mistakes.yml"]
-    for folder in (ROOT / "u2learn" / "checks", ROOT / "tools" / "grading"):
-        paths += sorted(folder.glob("*.py"))
-    for path in paths:
+def key_of(ours: bytes, data: bytes) -> str:
+    return hashlib.sha256(ours + data).hexdigest()
+
+
+def fingerprint(assignment: Assignment, secret: bytes) -> bytes:
+    """Changes with the assignment, the course's secret, the package and the grader."""
+    digest = hashlib.sha256(secret)
+    code = [*(ROOT / "u2learn").rglob("*.py"), *(ROOT / "tools" / "grading").glob("*.py")]
+    code += [ROOT / "tools" / "assignments.py", assignment.path, assignment.path.parent / "mistakes.yml"]
+    for path in sorted(code):
         digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def read_result(path: Path) -> Result:
-    data = json.loads(path.read_text(encoding="utf-8"))
-    data.pop("key")
-    data["verdicts"] = [Verdict(**v) for v in data["verdicts"]]
-    return Result(**data)
-
-
-def end_with_parent(parent: int) -> None:
-    """A process of the pool ends when the command was killed, whatever it is doing."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    return digest.digest()

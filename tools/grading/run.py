@@ -9,23 +9,30 @@ import hmac
 import io
 import linecache
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
 import torch
 
 from tools.assignments import Assignment, Test, part_of
 from tools.grading.answers import read, student_cells, words
-from tools.grading.sandbox import Died, Sandbox, SubmissionError
+from tools.grading.sandbox import TEXT, Died, NotStarted, Sandbox, SubmissionError, plain
+from tools.grading.seal import Engine
+from tools.grading.worker import encodable
 from u2learn.checks import NotYet, check
 
 SCORE = re.compile(r"^leaderboard (\d\.\d+)$", re.M)  # what a hidden test prints to enter a score
 CELL_SECONDS = 60  # for one cell, if mistakes.yml says nothing else
-CALL_SECONDS = 20  # for one call of a function
+CALL_SECONDS = 20  # for one call of a function, with all that it asks back
+NOTEBOOK = 5  # a whole notebook with its tests has the time of so many cells
 RESTARTS = 3  # how often a submission may kill its process before the rest counts as not there
+CELLS = 300  # that are run
+CELL_LENGTH = 100_000  # characters of a cell that is run
+SHOWN = 20_000  # characters of a cell, or of an answer, in a result
+SAYS = 1000  # characters of a verdict
 
 
 @dataclass
@@ -45,11 +52,11 @@ class Verdict:
 
 
 class Cell(TypedDict):
-    """A code cell of a submission. part: "" if it answers none; error: "" if it ran."""
+    """A code cell of a submission. part: "" if it answers none."""
 
     part: str
     source: str
-    error: str
+    error: str  # what it raised, as "Cell 3: ValueError: ..." with some 200 characters; "" if it ran
 
 
 @dataclass
@@ -106,10 +113,14 @@ class Local:
 
 
 class Sealed:
-    """The cells run in a sandbox. If its process dies it is made anew, without the cell that killed it."""
+    """The cells run in a sandbox. If its process dies it is made anew, without the cell that killed it.
 
-    def __init__(self, sources: Sequence[str], seconds: float, hide: Sequence[Path]):
-        self.sources, self.seconds, self.hide = sources, seconds, hide
+    seconds: for a cell. All cells, tests and new starts together have NOTEBOOK times that.
+    """
+
+    def __init__(self, sources: Sequence[str], seconds: float, engine: Engine):
+        self.sources, self.seconds, self.engine = sources, seconds, engine
+        self.until = time.monotonic() + NOTEBOOK * seconds
         self.errors: dict[int, Exception] = {}
         self.deaths = 0
         self.box: Sandbox | None = None
@@ -117,9 +128,9 @@ class Sealed:
 
     def _start(self) -> None:
         self.close()
-        while self.deaths <= RESTARTS:
+        while self.deaths <= RESTARTS and time.monotonic() < self.until:
             try:
-                self.box = Sandbox(self.hide, CALL_SECONDS)
+                self.box = Sandbox(self.engine, CALL_SECONDS, self.until)
                 self._run_cells(self.box)
                 return
             except Died:
@@ -136,6 +147,8 @@ class Sealed:
             if i in self.errors:
                 continue
             try:
+                if len(source) > CELL_LENGTH:
+                    raise SubmissionError(f"It has more than {CELL_LENGTH:,} characters, and is not run.")
                 box.run(source, self.seconds)
             except Exception as error:
                 self.errors[i] = error
@@ -144,7 +157,8 @@ class Sealed:
 
     def get(self, name: str) -> Any:
         if self.box is None:
-            raise NameError("the submission ended its process too often")
+            why = "ended its process too often" if self.deaths > RESTARTS else "has used up its time"
+            raise NameError(f"the submission {why}")
         return self.box.get(name)
 
     def mend(self) -> None:
@@ -162,35 +176,52 @@ def grade_notebook(
     assignment: Assignment,
     student: str,
     data: bytes,
-    hide: Sequence[Path] = (),
+    engine: Engine,
     note: str = "",
     secret: bytes = b"",
 ) -> Result:
     """Grade the bytes of one submitted notebook. Whatever is in them, there is a result.
 
     secret: the course's; from it and the student's key come the cases that this student gets.
+
+    Raises:
+        NotStarted: the engine cannot run anybody's submission.
     """
+    notes = [note] if note else []
     try:
         cells = read(data)
-        mine = [(part_of(cell), "".join(cell["source"])) for cell in student_cells(cells)]
+        mine = [(part_of(c), encodable("".join(c["source"]))) for c in student_cells(cells)]
     except Exception as error:
-        lost = [Verdict.on(t, 0, f"✗ {t.part}: the file is no notebook.") for t in assignment.tests]
-        return Result(student, f"{note} This file is no notebook ({type(error).__name__}).".strip(), lost)
+        notes.append(f"This file is no notebook ({type(error).__name__}).")
+        return lost(assignment, student, " ".join(notes), "the file is no notebook")
+    if len(mine) > CELLS:
+        notes.append(f"It has {len(mine):,} cells with code; the first {CELLS} count.")
+    mine = mine[:CELLS]
     seconds = assignment.settings.get("seconds", CELL_SECONDS)
-    session = Sealed([source for _, source in mine], seconds, hide)
+    session = Sealed([source for _, source in mine], seconds, engine)
     try:
-        result = Result(student, note, grade_cells(assignment, session, secret + student.encode()))
+        result = Result(
+            student, "", grade_cells(assignment, session, secret + student.encode("utf-8", "surrogatepass"))
+        )
     finally:
         session.close()
     for i, (part, source) in enumerate(mine):
-        says = named(session.errors[i]) if i in session.errors else ""
-        result.cells.append({"part": part, "source": source, "error": says})
+        says = f"Cell {i + 1}: {brief(session.errors[i])}" if i in session.errors else ""
+        result.cells.append({"part": part, "source": source[:SHOWN], "error": says})
     for test in assignment.tests:
         if test.kind == "words":
-            answer = result.words[test.part] = words(cells, test.part)
+            answer = result.words[test.part] = encodable(words(cells, test.part))[:SHOWN]
             says = "to be graded by hand" if answer else "no answer"
             result.verdicts.append(Verdict.on(test, None if answer else 0, f"{test.part}: {says}."))
+    if session.deaths:
+        notes.append(f"Its process was ended before its time, {session.deaths} times.")
+    result.note = " ".join(notes)
     return result
+
+
+def lost(assignment: Assignment, student: str, note: str, why: str) -> Result:
+    """A result without points."""
+    return Result(student, note, [Verdict.on(t, 0, f"✗ {t.part}: {why}.") for t in assignment.tests])
 
 
 def grade_cells(assignment: Assignment, session: Session, key: bytes = b"") -> list[Verdict]:
@@ -210,9 +241,11 @@ def run_test(test: Test, session: Session, key: bytes = b"") -> Verdict:
             names[name] = session.get(name)
         with contextlib.redirect_stdout(printed):
             exec(compile(test.source, f"<test {test.name}>", "exec"), names)
+    except NotStarted:
+        raise
     except Exception as error:
-        return Verdict.on(test, 0, plain(reason(error, test, session)))
-    says = plain(printed.getvalue().strip() or f"✓ {test.part}: hidden tests passed.")
+        return Verdict.on(test, 0, plain(reason(error, test, session), SAYS))
+    says = plain(printed.getvalue().strip() or f"✓ {test.part}: hidden tests passed.", SAYS)
     score = SCORE.search(printed.getvalue())
     return Verdict.on(test, test.points, says, float(score[1]) if score else None)
 
@@ -231,23 +264,20 @@ def reason(error: Exception, test: Test, session: Session) -> str:
             return f"✗ {test.part}: the submission was stopped here, {error}."
         case NotImplementedError():
             return f"○ {test.part}: not done."
-        case AssertionError():
+        case AssertionError() if not hasattr(error, "line"):  # with a line it is the submission's own
             return f"✗ {test.part} (hidden test): {error}"
         case NameError() if any(isinstance(e, NotImplementedError) for e in session.errors.values()):
             return f"○ {test.part}: not done."
         case NameError():
             return f"✗ {test.part}: {error}: its cell is missing, or stopped with an error."
-    return f"✗ {test.part}: {named(error)[:500]}"
+    return f"✗ {test.part}: {brief(error)}"
 
 
-def named(error: Exception) -> str:
-    """An error with its type, unless the text has it already."""
-    return str(error) if isinstance(error, (Died, SubmissionError)) else f"{type(error).__name__}: {error}"
-
-
-def plain(line: str) -> str:
-    """Without the colours of a terminal."""
-    return re.sub(r"\033\[[0-9;]*m", "", line)
+def brief(error: Exception) -> str:
+    """An error in one short line, with its type unless the text has it already."""
+    typed = isinstance(error, (Died, SubmissionError))
+    text = str(error) if typed else f"{type(error).__name__}: {error}"
+    return plain(" ".join(text.split()), TEXT)
 
 
 def names_asked_for(source: str) -> list[str]:

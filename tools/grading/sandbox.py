@@ -1,60 +1,41 @@
 """Run what others wrote, and ask it questions, without believing a word.
 
-A submission runs in a process of its own (worker.py). The checks run here, on the grader's side, and
-call the submission's functions through a socket that carries only numbers, text and tensors. A submission
-can so give wrong answers, hang, or die; it cannot change what is compared with what, because the code that
-compares is not in its process.
+A submission runs in a process of its own (worker.py), in a place with nothing else in it (seal.py). The
+checks run here, on the grader's side, and call the submission's functions through a channel that carries only
+numbers, text and tensors. A submission can so give wrong answers, hang, or die; it cannot change what is
+compared with what, because the code that compares is not in its process.
 
-Where Linux lets an ordinary user make namespaces, the process is sealed as well: no network, every file
-read-only but its own temporary folder, the folders of solutions and of other submissions empty, no other
-process in sight, and all of its children end with it.
+Nothing it does takes longer than it may: a request has one deadline, with all that it asks back, and so has a
+notebook as a whole.
 """
 
 import builtins
 import contextlib
-import functools
-import os
-import shutil
+import math
+import re
 import socket
-import subprocess
-import sys
-import tempfile
+import threading
+import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import u2learn
+from tools.grading.seal import Engine, last
 from tools.grading.worker import Channel
 from u2learn.checks import core
 
-WORKER = Path(__file__).resolve().with_name("worker.py")
 PATIENCE = 5  # seconds for a process to report that its time is up, before it is killed
 START = 120  # seconds in which it must have started
-MEMORY = 3 << 30
-
-# In namespaces of its own: all is read-only but the work folder ($1), what is to be hidden ($3 ...) empty.
-SEAL = """
-work=$1; count=$2; shift 2
-set -e
-mount --make-rprivate /
-mount --bind "$work" "$work"
-while read -r _ _ _ _ place _; do
-  place=$(printf '%b' "$place")
-  [ "$place" = "$work" ] || mount -o remount,bind,ro "$place" 2>/dev/null || true
-done < /proc/self/mountinfo
-while [ "$count" -gt 0 ]; do
-  if [ -d "$1" ]; then mount -t tmpfs -o ro tmpfs "$1"; else mount --bind /dev/null "$1"; fi
-  shift; count=$((count - 1))
-done
-mount -t proc proc /proc
-cd "$work"
-exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
-"""
-NAMESPACES = ["--user", "--map-root-user", "--mount", "--net", "--ipc", "--pid", "--fork", "--kill-child"]
+LOOK = 0.25  # seconds between two looks at what it takes
+TEXT = 200  # characters of what a submission says that may reach a page
 
 
 class Died(Exception):
     """The process of the submission ended, or did not answer in time."""
+
+
+class NotStarted(Exception):
+    """There is no process, and that is not the submission's fault: nothing of it has run."""
 
 
 class SubmissionError(Exception):
@@ -66,7 +47,7 @@ class Remote:
 
     def __init__(self, sandbox: "Sandbox", reference: dict):
         self.remote_sandbox, self.remote_id = sandbox, int(reference["id"])
-        self.__name__ = str(reference["name"])[:100]
+        self.__name__ = plain(str(reference["name"]), 100)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return apply(self, args, kwargs)
@@ -103,35 +84,29 @@ def gradient(function: Remote, *args: Any, **kwargs: Any) -> Any:
 
 
 class Sandbox:
-    """One process of a submission; `with Sandbox(...) as box:` ends it, its children and its folder."""
+    """One process of a submission; `with Sandbox(...) as box:` ends it, its children and its folder.
 
-    def __init__(self, hide: Sequence[Path] = (), seconds: float = 20, memory: int = MEMORY):
-        self.seconds = seconds
+    seconds: for a call; until: when all must be over, by time.monotonic().
+    """
+
+    def __init__(self, engine: Engine, seconds: float = 20, until: float = math.inf):
+        self.seconds, self.until = seconds, until
         self.callbacks: list[Callable] = []
-        self.folder = Path(tempfile.mkdtemp(prefix="u2learn-"))
-        ours, theirs = socket.socketpair()
-        self.end = ours
-        self.channel = Channel(ours, self._keep, self._find)
-        command = [sys.executable, str(WORKER), str(theirs.fileno()), str(memory)]
-        if sealed():
-            hidden = [str(p) for p in hide if p.exists()]
-            command = [
-                *("unshare", *NAMESPACES, "sh", "-c", SEAL, "seal", str(self.folder)),
-                *(str(len(hidden)), *hidden, *command),
-            ]
-        self.process = subprocess.Popen(
-            command,
-            env=environment(self.folder),
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL if "U2LEARN_WORKER_ERRORS" not in os.environ else None,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )
-        theirs.close()
+        self.stopped = ""  # what it took too much of
+        self.end, theirs = socket.socketpair()
+        self.channel = Channel(self._read, self._write, self._keep, self._find)
+        with theirs:
+            self.started = engine.start(engine.arguments(), theirs)
+        self.deadline = time.monotonic() + START
+        self.closed = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
         try:
-            self._hear(START)
+            self._hear()
+            self.deadline = math.inf
+        except Died as died:
+            self.close()
+            why = f"{engine.name}: {died}, {last(self.started.errors())}"
+            raise NotStarted(f"The process for a submission did not start ({why}).") from None
         except BaseException:
             self.close()
             raise
@@ -144,12 +119,12 @@ class Sandbox:
 
     @property
     def alive(self) -> bool:
-        return self.process.poll() is None
+        return self.started.alive
 
     def close(self) -> None:
-        kill(self.process)
+        self.closed.set()
+        self.started.kill()
         self.end.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, source: str, seconds: float | None = None) -> None:
         """Execute a cell; what it raises is raised here."""
@@ -166,44 +141,86 @@ class Sandbox:
             Died: there is no answer in time, or the process is gone.
             Exception: what the submission raised, as the built-in exception of that name or SubmissionError.
         """
-        limit = limit or self.seconds
+        now, before = time.monotonic(), self.deadline
+        limit = min(limit or self.seconds, self.until - now)
+        message = self.channel.packed({"do": do, "seconds": limit, **request})
         try:
-            self.end.settimeout(limit + PATIENCE)
-            self.channel.send({"do": do, "seconds": limit, **request})
-            reply = self._hear(limit + PATIENCE)
+            if limit <= 0:
+                raise Died("the time for the whole notebook is used up")
+            self.deadline = min(before, now + limit + PATIENCE)
+            self._write(message)
+            reply = self._hear()
             while "callback" in reply:
-                self.channel.send(self._serve(reply))
-                reply = self._hear(limit + PATIENCE)
+                self._write(self._served(reply))
+                reply = self._hear()
         except Died:
-            kill(self.process)
+            self.started.kill()
             raise
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # gone, or talks nonsense
-            kill(self.process)
-            raise Died(f"the process ended ({type(error).__name__})") from None
+        finally:
+            self.deadline = before  # of a request that this one came out of
         if "error" in reply:
             raise rebuilt(reply["error"])
         return reply.get("value")
 
-    def _serve(self, reply: dict) -> dict:
-        function = self.callbacks[reply["callback"]]
-        if hasattr(function, "training"):
-            function.training = bool(reply["training"])  # train() and eval() were called over there
-        try:
-            return {"value": function(*reply["args"], **reply["kwargs"])}
-        except Exception as error:
-            return {"error": f"{type(error).__name__}: {error}"}
-
-    def _hear(self, seconds: float) -> dict:
-        self.end.settimeout(seconds)
+    def _hear(self) -> dict:
         try:
             reply = self.channel.receive()
+            if not isinstance(reply, dict):
+                raise TypeError("A message is a dictionary.")
+            return reply
+        except Died:
+            raise
+        except Exception as error:  # a forged message may break anything that reads it
+            raise Died(self._why(f"the process sent nonsense, {type(error).__name__}")) from None
+
+    def _why(self, otherwise: str) -> str:
+        return f"it took {self.stopped}" if self.stopped else otherwise
+
+    def _served(self, call: dict) -> bytes:
+        """Call a function of ours for the submission; whatever is wrong with the call is told to it."""
+        try:
+            number = call["callback"]
+            if type(number) is not int or number < 0:
+                raise ValueError(f"There is no function {number!r}.")
+            function = self.callbacks[number]
+            if hasattr(function, "training"):
+                function.training = bool(call["training"])  # train() and eval() were called over there
+            return self.channel.packed({"value": function(*call["args"], **call["kwargs"])})
+        except Died:
+            raise
+        except Exception as error:
+            return self.channel.packed({"error": plain(f"{type(error).__name__}: {error}", 300)})
+
+    def _watch(self) -> None:
+        """End the process when it takes too much."""
+        while not self.closed.wait(LOOK):
+            self.stopped = self.started.excess()
+            if self.stopped:
+                return self.started.kill()
+
+    def _read(self, count: int) -> bytearray:
+        data = bytearray()  # grows with what has come, not with what was announced
+        while len(data) < count:
+            part = self._in_time(self.end.recv, min(1 << 20, count - len(data)))
+            if not part:
+                raise Died(self._why("the process ended"))
+            data += part
+        return data
+
+    def _write(self, data: bytes) -> None:
+        self._in_time(self.end.sendall, data)
+
+    def _in_time(self, act: Callable, *arguments: Any) -> Any:
+        left = self.deadline - time.monotonic()
+        try:
+            if left <= 0:
+                raise TimeoutError
+            self.end.settimeout(left)
+            return act(*arguments)
         except TimeoutError:
-            raise Died(f"no answer within {seconds:.0f} seconds") from None
-        except ConnectionError:
-            raise Died("the process ended") from None
-        if not isinstance(reply, dict):
-            raise Died("the process sent nonsense")
-        return reply
+            raise Died(self._why("no answer in time")) from None
+        except OSError:
+            raise Died(self._why("the process ended")) from None
 
     def _keep(self, value: Any) -> dict:
         if isinstance(value, Remote):
@@ -215,55 +232,30 @@ class Sandbox:
         raise TypeError(f"A {type(value).__name__} cannot be sent to a submission.")
 
     def _find(self, reference: dict) -> Remote:
-        return Remote(self, dict(reference["dict"]))
+        return Remote(self, reference)
 
 
-def rebuilt(error: dict) -> Exception:
-    """The exception that a submission reports: a built-in one by name, else a SubmissionError."""
-    kind = getattr(builtins, str(error["type"]), None)
-    text = str(error["text"])
-    found: Any = SubmissionError(f"{error['type']}: {text}")
-    if isinstance(kind, type) and issubclass(kind, Exception):
+def rebuilt(error: Any) -> Exception:
+    """The exception that a submission reports: a built-in one by name, else a SubmissionError.
+
+    Not those with which Python ends a loop: one of ours would end, and what is left of it counts as right.
+    """
+    said = error if isinstance(error, dict) else {}
+    name, text = plain(str(said.get("type")), 50), plain(str(said.get("text")), 300)
+    kind = getattr(builtins, name, None)
+    found: Any = SubmissionError(f"{name}: {text}")
+    if isinstance(kind, type) and issubclass(kind, Exception) and kind not in LOOPS:
         with contextlib.suppress(TypeError):  # one that wants more than a text
             found = kind(text)
-    found.line = str(error["line"])
+    found.line = plain(str(said.get("line")), TEXT)
     return found
 
 
-def kill(process: subprocess.Popen) -> None:
-    """End the process and all in its session."""
-    try:
-        os.killpg(process.pid, 9)
-    except (ProcessLookupError, PermissionError):
-        process.kill()
-    process.wait()
+LOOPS = (StopIteration, StopAsyncIteration)
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Nothing of the grader's own variables but where programs are."""
-    return {
-        "PATH": os.environ.get("PATH", ""),
-        "LANG": os.environ.get("LANG", "C.UTF-8"),
-        "PYTHONPATH": str(Path(u2learn.__file__).parents[1]),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONHASHSEED": "0",
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-        "IPYTHONDIR": str(folder),
-        "MPLBACKEND": "Agg",
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "U2LEARN_BUDGET": "smoke",
-    }
-
-
-@functools.cache
-def sealed() -> bool:
-    """Whether this machine lets us seal a process: it is tried once, with a file that must stay unwritten."""
-    if not all(map(shutil.which, ("unshare", "setpriv", "mount", "sh"))):
-        return False
-    with tempfile.TemporaryDirectory() as work, tempfile.TemporaryDirectory() as other:
-        script = '! touch "$0/x" 2>/dev/null && touch here'
-        command = ["unshare", *NAMESPACES, "sh", "-c", SEAL, "seal", work, "0", "sh", "-c", script, other]
-        tried = subprocess.run(command, capture_output=True)
-        return tried.returncode == 0 and (Path(work) / "here").exists()
+def plain(text: str, length: int) -> str:
+    """Text for a page or a table: no colours of a terminal, no characters that steer, cut short."""
+    text = re.sub(r"\033\[[0-9;]*m", "", text[: 4 * length])
+    kept = "".join(c for c in text if c in "\n\t" or unicodedata.category(c)[0] != "C")
+    return kept if len(kept) <= length else kept[: length - 1] + "…"

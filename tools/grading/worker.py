@@ -1,14 +1,17 @@
 """The process in which a submission runs: it executes cells and calls functions, and decides nothing.
 
-    python worker.py FD MEMORY
+    python worker.py MEMORY PROCESSES
 
-FD is a socket to the grader, MEMORY the limit in bytes. What the grader and this process say to each other is
-JSON and raw tensors; nothing that arrives is ever executed on the grader's side. See sandbox.py.
+Requests come on the standard input, answers leave by the standard output. What the grader and this process
+say to each other is JSON and raw tensors; nothing that arrives is ever executed on the grader's side. See
+sandbox.py. MEMORY is in bytes; PROCESSES is how many may run at once, 0 for as many as there may be.
 """
 
+import io
 import json
+import math
+import os
 import signal
-import socket
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -19,39 +22,55 @@ import torch
 
 from u2learn.checks.core import apply, gradient, last_line
 
-LIMIT = 1 << 28  # bytes of one message
+HEAD = 1 << 20  # bytes of JSON in a message: a megabyte of it becomes at most some twenty of objects
+BODY = 1 << 24  # bytes of tensors in a message
+ITEMS = 10_000  # taken from an iterator
+CPU_SECONDS = 1800  # of one process: what an engine may have lost sight of ends by itself
 DTYPES = {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
+Read = Callable[[int], bytes | bytearray]
 
 
 class Channel:
-    """Messages over a socket. Objects that are not data stay where they are; their number travels."""
+    """Messages, over two functions that read and write so many bytes.
 
-    def __init__(self, end: socket.socket, keep: Callable[[Any], dict], find: Callable[[dict], Any]):
-        self.end, self.keep, self.find = end, keep, find
+    Objects that are not data stay where they are; their number travels. Tensors travel behind the JSON, in
+    the order in which it names them, so that none can be named twice.
+    """
+
+    def __init__(
+        self,
+        read: Read,
+        write: Callable[[bytes], Any],
+        keep: Callable[[Any], dict],
+        find: Callable[[dict], Any],
+    ):
+        self.read, self.write, self.keep, self.find = read, write, keep, find
 
     def send(self, message: dict) -> None:
+        self.write(self.packed(message))
+
+    def packed(self, message: dict) -> bytes:
+        """
+        Raises:
+            ValueError: the message is too long.
+        """
         blocks: list[bytes] = []
         head = json.dumps(self._pack(message, blocks)).encode()
-        size = len(head) + sum(map(len, blocks))
-        if size > LIMIT:
-            raise ValueError(f"A result of {size:,} bytes is too large.")
-        self.end.sendall(b"".join([struct.pack("!QQ", len(head), size - len(head)), head, *blocks]))
+        body = sum(map(len, blocks))
+        if len(head) > HEAD or body > BODY:
+            raise ValueError(f"A result of {len(head) + body:,} bytes is too large.")
+        return b"".join([struct.pack("!QQ", len(head), body), head, *blocks])
 
     def receive(self) -> dict:
-        head, rest = struct.unpack("!QQ", self._read(16))
-        if head + rest > LIMIT:
+        """
+        Raises:
+            Exception: of any kind, if the other side sends anything else than a message of ours.
+        """
+        head, body = struct.unpack("!QQ", self.read(16))
+        if head > HEAD or body > BODY:
             raise ConnectionError("The message is too long.")
-        message = json.loads(self._read(head))
-        return self._unpack(message, memoryview(self._read(rest)))
-
-    def _read(self, count: int) -> bytearray:
-        data = bytearray()
-        while len(data) < count:
-            part = self.end.recv(min(1 << 20, count - len(data)))
-            if not part:
-                raise ConnectionError("The other side is gone.")
-            data += part
-        return data
+        message = json.loads(self.read(head))
+        return self._unpack(message, io.BytesIO(self.read(body)))
 
     def _pack(self, value: Any, blocks: list[bytes]) -> Any:
         if value is None or type(value) in (bool, int, float, str):
@@ -67,31 +86,45 @@ class Channel:
         if isinstance(value, np.ndarray) and value.dtype.name in DTYPES:
             return {"array": self._block(value, blocks)}
         if isinstance(value, Iterator):
-            return {"list": [self._pack(v, blocks) for _, v in zip(range(10_000), value, strict=False)]}
+            return {"list": [self._pack(v, blocks) for _, v in zip(range(ITEMS), value, strict=False)]}
         return {"object": self.keep(value)}
 
     def _block(self, array: np.ndarray, blocks: list[bytes]) -> list:
-        start = sum(map(len, blocks))
         blocks.append(np.ascontiguousarray(array).tobytes())
-        return [array.dtype.name, list(array.shape), start]
+        return [array.dtype.name, list(array.shape)]
 
-    def _unpack(self, value: Any, data: memoryview) -> Any:
-        if not isinstance(value, dict):
+    def _unpack(self, value: Any, body: io.BytesIO) -> Any:
+        if isinstance(value, str):
+            return encodable(value)
+        if value is None or isinstance(value, (bool, int, float)):
             return value
         ((kind, inner),) = value.items()
         if kind in ("list", "tuple"):
-            items = [self._unpack(v, data) for v in inner]
+            items = [self._unpack(v, body) for v in inner]
             return items if kind == "list" else tuple(items)
         if kind == "dict":
-            return {self._unpack(k, data): self._unpack(v, data) for k, v in inner}
+            return {self._unpack(k, body): self._unpack(v, body) for k, v in inner}
         if kind in ("tensor", "array"):
-            name, shape, start = inner
-            if name not in DTYPES:
-                raise ConnectionError(f"There is no type {name!r}.")
-            dtype, count = np.dtype(name), int(np.prod(shape, dtype=np.int64))
-            array = np.frombuffer(data, dtype, count, start).reshape(shape).copy()
+            array = self._array(inner, body)
             return torch.from_numpy(array) if kind == "tensor" else array
-        return self.find(inner)
+        if kind == "object":
+            return self.find(self._unpack(inner, body))
+        raise ConnectionError(f"There is no kind {kind!r}.")
+
+    def _array(self, described: list, body: io.BytesIO) -> np.ndarray:
+        name, shape = described
+        if name not in DTYPES or not all(type(n) is int and 0 <= n <= BODY for n in shape):
+            raise ConnectionError(f"There is no array of {name!r} and {shape!r}.")
+        dtype = np.dtype(name)
+        data = bytearray(body.read(math.prod(shape) * dtype.itemsize))  # of its own, and writable
+        if name == "bool":  # a byte that is neither 0 nor 1 would be a truth value that equals no other
+            return np.asarray(np.frombuffer(data, np.uint8).reshape(shape) != 0)
+        return np.frombuffer(data, dtype).reshape(shape)
+
+
+def encodable(text: str) -> str:
+    """The text without halves of characters, which no file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class Callback(torch.nn.Module):
@@ -113,7 +146,7 @@ class Callback(torch.nn.Module):
 class Worker:
     """The submission's side: a table of objects, and an IPython shell for its cells."""
 
-    def __init__(self, end: socket.socket):
+    def __init__(self, read: Read, write: Callable[[bytes], Any]):
         from IPython.core.interactiveshell import InteractiveShell
         from traitlets.config import Config
 
@@ -121,15 +154,14 @@ class Worker:
         config.HistoryManager.enabled = False
         self.shell = InteractiveShell.instance(config=config)
         self.objects: list[Any] = []
-        self.channel = Channel(end, self._keep, self._find)
+        self.channel = Channel(read, write, self._keep, self._find)
 
     def _keep(self, value: Any) -> dict:
         self.objects.append(value)
         name = getattr(value, "__name__", type(value).__name__)
-        return {"dict": [["id", len(self.objects) - 1], ["name", str(name)]]}
+        return {"dict": [["id", len(self.objects) - 1], ["name", str(name)[:100]]]}
 
     def _find(self, reference: dict) -> Any:
-        reference = dict(reference["dict"])
         if "id" in reference:
             return self.objects[reference["id"]]
         return Callback(self.channel, reference["callback"], reference["name"])
@@ -175,20 +207,64 @@ class Worker:
 def describe(error: BaseException) -> dict:
     """What was raised, as plain text."""
     line = last_line(error) if isinstance(error, Exception) else ""
-    return {"type": type(error).__name__, "text": str(error)[:2000], "line": line[:200]}
+    return {"type": type(error).__name__[:100], "text": str(error)[:2000], "line": line[:200]}
+
+
+def end_with_parent() -> None:
+    """This process is killed when the one that started it ends, however that ends (Linux)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def limit(memory: int, processes: int) -> None:
+    """Bounds for this process and each that it starts."""
+    import resource  # not on Windows, where the grader reads this file too
+
+    bounds = {
+        resource.RLIMIT_DATA: memory,
+        resource.RLIMIT_FSIZE: 1 << 28,
+        resource.RLIMIT_NOFILE: 256,
+        resource.RLIMIT_CPU: CPU_SECONDS,
+        resource.RLIMIT_CORE: 0,
+        **({resource.RLIMIT_NPROC: processes} if processes else {}),
+    }
+    for kind, most in bounds.items():
+        allowed = resource.getrlimit(kind)[1]
+        value = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
+        resource.setrlimit(kind, (value, value))
 
 
 def late(*_: object) -> None:
     raise TimeoutError("it took too long")
 
 
-if __name__ == "__main__":
-    import resource  # not on Windows, where the grader reads this file too
-
-    resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[2]),) * 2)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 28,) * 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def main(memory: int, processes: int) -> None:
+    end_with_parent()
+    limit(memory, processes)
     signal.signal(signal.SIGALRM, late)
-    worker = Worker(socket.socket(fileno=int(sys.argv[1])))
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)  # what a cell starts cannot take a request away, nor does what it prints go anywhere
+    os.dup2(nothing, 1)
+
+    def read(count: int) -> bytes:
+        data = requests.read(count)
+        if len(data) < count:
+            os._exit(0)  # the grader has gone; an exception could be caught
+        return data
+
+    def write(data: bytes) -> None:
+        answers.write(data)
+        answers.flush()
+
+    worker = Worker(read, write)
+    os.dup2(nothing, 2)  # until here: why it did not start
     worker.channel.send({"value": "ready"})
     worker.serve()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
