@@ -40,6 +40,7 @@ SHARED = 64 << 20  # bytes that processes share in /dev/shm
 FILES = 10_000
 USER = "1000"
 TRIAL_SECONDS = 60
+KILL_SECONDS = 10
 
 # Where a system keeps programs and shared libraries.
 SYSTEM = ("/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/bin", "/lib", "/lib32", "/lib64")
@@ -195,28 +196,36 @@ class InNamespaces(Started):
             return ""
         if folder.f_files - folder.f_ffree > FILES:
             return f"more than {FILES:,} files"
-        states = [status(root / "proc" / entry / "status") for entry in ids[: 2 * PROCESSES]]
-        # Two of them are bubblewrap's own. Of memory that is shared each counts the whole.
-        if sum(state.get("Threads", 0) for state in states) > PROCESSES + 2:
+        folders = [root / "proc" / entry for entry in ids[: 2 * PROCESSES]]
+        states = [numbers(folder / "status") for folder in folders]
+        if sum(state.get("Threads", 0) for state in states) > PROCESSES + 2:  # two are bubblewrap's own
             return f"more than {PROCESSES} processes and threads"
-        taken = ("RssAnon", "RssShmem", "VmSwap")
-        if sum(state.get(name, 0) for state in states for name in taken) > MEMORY // 1024:
-            return f"more than {MEMORY >> 30} GB of memory"
+        # First what costs nothing to ask and counts shared memory for each, then what counts it once.
+        if added(states, "RssAnon", "RssShmem", "VmSwap") > MEMORY:
+            states = [numbers(folder / "smaps_rollup") for folder in folders]
+            if added(states, "Pss_Anon", "Pss_Shmem", "SwapPss") > MEMORY:
+                return f"more than {MEMORY >> 30} GB of memory"
         return ""
 
     def kill(self) -> None:
         if self.first is not None and self.alive:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.kill(self.first, signal.SIGKILL)
+                self.process.wait(KILL_SECONDS)
         super().kill()
 
 
-def status(path: Path) -> dict[str, int]:
-    """The numbers in a process's /proc/PID/status; sizes are in kB."""
+def numbers(path: Path) -> dict[str, int]:
+    """The numbers in one of a process's files in /proc, by name; sizes are in kB."""
     with contextlib.suppress(OSError):
         lines = (line.split() for line in path.read_text(errors="replace").splitlines())
         return {words[0][:-1]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
     return {}
+
+
+def added(states: Sequence[dict[str, int]], *names: str) -> int:
+    """The sum of these sizes, in bytes."""
+    return 1024 * sum(state.get(name, 0) for state in states for name in names)
 
 
 class Container:
