@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import random
+import signal
 import socket
 import struct
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +20,16 @@ import pytest
 import torch
 from conftest import ROOT
 
+from tools import assignments
 from tools.assignments import Assignment
-from tools.grading import seal
-from tools.grading.sandbox import Died, Sandbox, SubmissionError, plain, rebuilt
+from tools.grading import pool, run, sandbox, seal
+from tools.grading.__main__ import main
+from tools.grading.pool import Files, grade_class
+from tools.grading.run import Result, Sealed, Verdict, grade_notebook
+from tools.grading.sandbox import Died, NotStarted, Sandbox, SubmissionError, plain, rebuilt
+from tools.grading.submissions import Submission
 from tools.grading.worker import BODY, HEAD
+from u2learn.files import write_text
 
 pytestmark = [
     pytest.mark.course,
@@ -414,8 +423,6 @@ def said(text: str, body: bytes = b"") -> object:
 
 def test_a_megabyte_of_brackets_costs_some_megabytes():
     """Whatever can be said in a message costs the grader little."""
-    import tracemalloc
-
     text = '{"list": [' + ",".join(['{"list":[]}'] * 80_000) + "]}"
     assert len(text) < HEAD
     tracemalloc.start()
@@ -464,3 +471,288 @@ def test_what_a_submission_says_is_short_and_steers_nothing():
     assert all(c.isprintable() for c in str(found))
     assert plain("\033[1;32mgreen\033[0m", 100) == "green"
     assert plain("a" * 300, 200) == "a" * 199 + "…"
+
+
+# Time.
+
+
+def drip(end: socket.socket) -> None:
+    """A message of some kilobytes, a byte at a time."""
+    for byte in value('"' + "x" * 4000 + '"'):
+        end.sendall(bytes([byte]))
+        time.sleep(0.05)
+
+
+def calling(number: str = "0", args: str = '{"list": [3000, 5000]}') -> bytes:
+    """A call back, as a submission sends it when it calls a function of ours."""
+    told = f'["callback", {number}], ["args", {args}], ["kwargs", {{"dict": []}}], ["training", false]'
+    return frame(f'{{"dict": [{told}]}}')
+
+
+def call_for_ever(end: socket.socket) -> None:
+    """What a constructor does that calls again whatever is raised."""
+    while True:
+        end.sendall(calling())
+        end.recv(1 << 20)
+
+
+def silence(end: socket.socket) -> None:
+    time.sleep(30)
+
+
+def deaf(end: socket.socket) -> None:
+    """Calls back, and reads no answer: until the socket is full."""
+    while True:
+        end.sendall(calling())
+
+
+@pytest.mark.parametrize("play", [drip, call_for_ever, silence, deaf])
+def test_a_request_has_one_deadline(monkeypatch, play):
+    monkeypatch.setattr(sandbox, "PATIENCE", 0.3)
+    with Sandbox(Puppet(play), seconds=0.5) as box:
+        began = time.monotonic()
+        with pytest.raises(Died, match="no answer in time"):
+            box.ask("call", object=lambda a, b: "x" * 1000)
+        assert 0.7 < time.monotonic() - began < 3
+        assert not box.alive
+
+
+def test_a_function_of_ours_that_asks_back_has_no_new_deadline(monkeypatch):
+    """A call that leads to a call back that leads to a call is one request."""
+    monkeypatch.setattr(sandbox, "PATIENCE", 0.3)
+    with Sandbox(Puppet(calling(), silence), seconds=0.5) as box:
+        began = time.monotonic()
+        with pytest.raises(Died):
+            box.ask("call", object=lambda a, b: box.ask("get", limit=60, name="x"))
+        assert time.monotonic() - began < 3
+
+
+def test_a_notebook_has_a_deadline_with_all_its_starts(monkeypatch):
+    monkeypatch.setattr(sandbox, "PATIENCE", 0.2)
+    monkeypatch.setattr(run, "NOTEBOOK", 3)
+    began = time.monotonic()
+    session = Sealed(["while True: pass"] * 50, 0.5, Puppet(silence))
+    for _ in range(20):
+        session.mend()
+        with pytest.raises((NameError, Died)):
+            session.get("x")
+    session.close()
+    assert time.monotonic() - began < 8
+    late = Sandbox(Puppet(), until=time.monotonic() - 1)
+    with late, pytest.raises(Died, match="whole notebook"):
+        late.run("x = 1")
+
+
+def test_forged_calls_back_are_told_so():
+    seen = []
+    odd = [calling(number) for number in ("-1", "99", "true", '"0"', '{"list": []}', "null")]
+    with Sandbox(Puppet(*odd, calling(args="3"), value('"done"'))) as box:
+        assert box.ask("call", object=lambda *args: seen.append(args)) == "done"
+    assert seen == []
+
+
+# A class.
+
+
+def stub(assignment, student, data: bytes, engine, note="", secret=b"") -> Result:
+    """Grades nobody: does what the file says, in a process of the pool."""
+    word = data.decode()
+    if word == "die":
+        with open(secret.decode(), "a") as file:
+            file.write(f"{student}\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+    if word == "loop":
+        while True:
+            time.sleep(1)
+    if word == "deep":
+        json.loads("[" * 200_000)
+    if word == "no start":
+        raise NotStarted("The process for a submission did not start (no such thing).")
+    if word == "greedy":
+        return Result(student, greedy())
+    if word == "core":
+        return Result(student, str(len(os.sched_getaffinity(0))))
+    if word.startswith("wait"):
+        time.sleep(0.05)
+        with open(secret.decode(), "a") as file:
+            file.write(f"{os.getpid()}\n")
+    return Result(student, word, [Verdict.on(t, len(word) % 2, "hidden") for t in assignment.tests])
+
+
+def greedy() -> str:
+    """A submission that has the grader allocate 540 MB with each call back."""
+    made = []
+
+    def conv(a: int, b: int) -> str:
+        made.append(torch.zeros(a, b, 9))
+        return "made"
+
+    with Sandbox(Puppet(*[calling()] * 6, value('"done"'))) as box:
+        return f"{box.ask('call', object=conv)} {len(made)}"
+
+
+def hand_in(folder: Path, words: dict[str, str]) -> list[Submission]:
+    folder.mkdir(exist_ok=True)
+    for student, word in words.items():
+        (folder / student).write_text(word)
+    return [Submission(student, folder / student) for student in words]
+
+
+def grade_stubs(submissions: list[Submission], out: Path, secret: Path, jobs: int = 2) -> None:
+    grade_class(SOURCE, submissions, Files(out), seal.Unsealed(), jobs, str(secret).encode(), False, stub)
+
+
+def test_a_failure_is_the_submission_s_own(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(pool, "START", 0)
+    monkeypatch.setattr(pool, "NOTEBOOK", 0)
+    monkeypatch.setattr(pool, "GRACE", 10)
+    words = {"ada": "core", "bob": "die", "carl": "loop", "dora": "deep", "eve": "greedy", "finn": "fine"}
+    submissions, store = hand_in(tmp_path / "class", words), Files(tmp_path / "out")
+    grade_stubs(submissions, store.folder, tmp_path / "deaths")
+    notes = {student: store.result(student).note for student in words}
+    assert notes["ada"] == "1" and notes["finn"] == "fine"
+    assert notes["bob"].endswith("please look: the grader's own process ended on it, with status -9.")
+    assert (tmp_path / "deaths").read_text() == "bob\nbob\n"
+    assert notes["carl"].endswith("its tests did not end in the grader's own process.")
+    assert "RecursionError" in notes["dora"] and str(ROOT) not in notes["dora"]
+    assert notes["eve"] in ("done 2", "done 3")
+    assert [v.earned for v in store.result("finn").verdicts] == [0] * len(SOURCE.tests)
+
+    stamps = {path: path.stat().st_mtime_ns for path in store.folder.iterdir()}
+    grade_stubs(submissions, store.folder, tmp_path / "deaths")
+    assert {path: path.stat().st_mtime_ns for path in store.folder.iterdir()} == stamps
+    with pytest.raises(SystemExit, match=r"did not start .* What is graded is kept"):
+        grade_stubs(
+            hand_in(tmp_path / "class", {"zoe": "no start"}) + submissions, store.folder, tmp_path / "deaths"
+        )
+    capfd.readouterr()  # what the processes said to the one who grades
+
+
+def waiting_class(folder: Path, count: int) -> None:
+    """Grades a class of so many; for a process of its own, that can be killed."""
+    submissions = hand_in(folder / "class", {f"student-{i}": f"wait {i}" for i in range(count)})
+    grade_stubs(submissions, folder / "out", folder / "ids")
+
+
+def kill_and_go_on(folder: Path, count: int, kills: int) -> None:
+    """Kill the command at random moments, and start it again until it is through."""
+    folder.mkdir()
+    source = f"""
+import sys
+from pathlib import Path
+sys.path[:0] = ["tests"]
+from test_seal import waiting_class
+waiting_class(Path({str(folder)!r}), {count})
+"""
+    for kill in range(kills + 1):
+        process = subprocess.Popen([sys.executable, "-c", source], cwd=ROOT)
+        if kill < kills:
+            due = count * (kill + random.random()) / (kills + 1)
+            while len(list(folder.glob("out/*.json"))) < due:
+                assert process.poll() is None, "it ended before it could be killed"
+                time.sleep(0.02)
+            process.kill()
+        assert process.wait() == (-9 if kill < kills else 0)
+        ids = {int(line) for line in (folder / "ids").read_text().split()}
+        assert gone(lambda ids=ids: any(Path(f"/proc/{each}").exists() for each in ids))
+
+
+def test_a_class_that_is_killed_has_the_same_results(tmp_path):
+    kill_and_go_on(tmp_path / "killed", 24, 1)
+    (tmp_path / "whole").mkdir()
+    waiting_class(tmp_path / "whole", 24)
+    killed, whole = (results(tmp_path / which / "out") for which in ("killed", "whole"))
+    assert killed == whole and len(killed) == 24
+
+
+def results(folder: Path) -> dict[str, dict]:
+    """What is kept, but for the key, in which the course's secret is."""
+    return {path.name: json.loads(path.read_text()) | {"key": ""} for path in folder.iterdir()}
+
+
+def test_a_link_to_the_file_of_another_is_not_read(tmp_path):
+    (tmp_path / "ada").write_text("solution")
+    (tmp_path / "eve").symlink_to(tmp_path / "ada")
+    with open(tmp_path / "huge", "wb") as file:
+        file.truncate(pool.FILE + 1)
+    os.mkfifo(tmp_path / "pipe")
+    read = [pool.read_file(tmp_path / name) for name in ("ada", "eve", "huge", "pipe", "nobody")]
+    assert read == [b"solution", b"", b"", b"", b""]
+
+
+def cell(source: str, part: str = "") -> dict:
+    data = {"grade_id": "q" + part.replace(".", "-"), "grade": False, "solution": True} if part else {}
+    return {"cell_type": "code", "metadata": {"nbgrader": data}, "source": source}
+
+
+@only_sealed
+def test_what_reaches_a_page_is_short_and_of_an_own_cell(tmp_path):
+    key = tmp_path / "key"
+    key.write_text("PRIVATE KEY")
+    sources = [
+        f"raise ValueError(open({str(key)!r}).read())",
+        "raise type('E' * 30_000_000, (Exception,), {})('x')",
+        "raise ValueError('sorry\\nleaderboard 9.9999 ' + 'secret ' * 9999)",
+        "class E(Exception):\n    def __str__(self): raise SystemExit\nraise E",
+        "def loud():\n    raise ValueError('\\ud800\\u202e' + 'y' * 5000)",
+        "x = '\ud800'",
+        "#" * 200_000,
+        *["pass"] * 400,
+    ]
+    answer = {
+        "cell_type": "markdown",
+        "metadata": {"nbgrader": {"grade_id": "q1-6"}},
+        "source": "\ud800" * 50_000,
+    }
+    notebook = {"cells": [*map(cell, sources), answer]}
+    result = grade_notebook(SOURCE, "eve\udcff", json.dumps(notebook).encode(), ENGINE)
+    errors = [each["error"] for each in result.cells]
+    assert "FileNotFoundError" in errors[0] and "PRIVATE" not in errors[0]
+    assert errors[1].startswith("Cell 2: EEE") and errors[2].startswith(
+        "Cell 3: ValueError: sorry leaderboard"
+    )
+    assert errors[6].startswith("Cell 7: It has more than 100,000 characters")
+    assert max(map(len, errors)) < 220 and not any("\n" in each for each in errors)
+    assert len(result.cells) == 300 and "the first 300 count" in result.note
+    text = json.dumps([result.cells, result.words, [v.says for v in result.verdicts]], ensure_ascii=False)
+    write_text(tmp_path / "page.html", text)  # in UTF-8, which has no halves of characters
+    assert len(text) < 200_000 and str(ROOT) not in text
+
+
+def test_brackets_without_end_are_a_result():
+    for data in (b"[" * 200_000, b'{"cells": ' + b"[" * 200_000, b'{"cells": [3]}'):
+        result = grade_notebook(SOURCE, "eve", data, Puppet())
+        assert result.automatic == 0 and "no notebook" in result.note
+
+
+def test_no_hidden_test_takes_a_library_from_a_submission():
+    """Its own `torch.equal` would say yes to all."""
+    for name in assignments.names():
+        asked = {
+            n for t in Assignment.read(name).tests if t.kind != "words" for n in run.names_asked_for(t.source)
+        }
+        assert not asked & {"torch", "np", "numpy", "nn", "F", "math", "u2learn", "time"}, name
+
+
+# Which seal there is.
+
+
+def test_without_a_seal_nothing_is_graded(monkeypatch, tmp_path):
+    class Broken(Puppet):
+        def why_not(self) -> str:
+            return "puppet is not installed"
+
+    monkeypatch.setattr(seal, "ENGINES", (Broken(),))
+    seal.find.cache_clear()
+    try:
+        with pytest.raises(SystemExit, match=r"puppet is not installed.*bubblewrap.*--unsealed"):
+            main([str(tmp_path)])
+        assert seal.chosen(unsealed=True).name == "no seal"
+    finally:
+        seal.find.cache_clear()
+
+
+def test_an_engine_that_does_not_seal_is_not_taken_for_one(monkeypatch):
+    assert "files of this machine are there" in seal.trial(seal.Unsealed())
+    monkeypatch.setattr(seal, "TRIAL_SECONDS", 0.5)
+    assert seal.trial(Puppet(silence)) == "puppet: it does not answer"
