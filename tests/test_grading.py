@@ -21,7 +21,7 @@ from tools.grading import seal
 from tools.grading.__main__ import main
 from tools.grading.report import reports, table_text
 from tools.grading.run import Local, Result, Sealed, grade_notebook, names_asked_for, run_test
-from tools.grading.sandbox import Died, Sandbox
+from tools.grading.sandbox import Sandbox
 from tools.grading.submissions import find_submissions, safe, student_name
 from u2learn.checks import core
 

@@ -4,13 +4,11 @@ import contextlib
 import json
 import os
 import random
-import signal
 import socket
 import struct
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -19,15 +17,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from puppet import SOURCE, Puppet, calling, frame, grade_stubs, hand_in, value, waiting_class
 
 from tools import assignments
 from tools.assignments import Assignment
 from tools.grading import pool, run, sandbox, seal
 from tools.grading.__main__ import main
-from tools.grading.pool import Files, grade_class
-from tools.grading.run import Result, Sealed, Verdict, grade_notebook
-from tools.grading.sandbox import Died, NotStarted, Sandbox, SubmissionError, plain, rebuilt
-from tools.grading.submissions import Submission
+from tools.grading.pool import Files
+from tools.grading.run import Sealed, grade_notebook
+from tools.grading.sandbox import Died, Sandbox, SubmissionError, plain, rebuilt
 from tools.grading.worker import BODY, HEAD
 from u2learn.files import write_text
 
@@ -35,7 +33,6 @@ pytestmark = [
     pytest.mark.course,
     pytest.mark.skipif(sys.platform != "linux", reason="the seals are Linux's"),
 ]
-SOURCE = Assignment.read("01-convolution")
 ENGINE = seal.find()
 only_sealed = pytest.mark.skipif(ENGINE is None, reason="nothing here seals a submission")
 
@@ -325,54 +322,7 @@ def test_nothing_is_left_when_the_grader_is_killed():
     assert gone(lambda: runs("600.75"))
 
 
-# What a submission can say. Its process is a thread here, which says what it likes.
-
-
-def frame(head: bytes | str, body: bytes = b"") -> bytes:
-    """A message as it is on the wire."""
-    head = head.encode() if isinstance(head, str) else head
-    return struct.pack("!QQ", len(head), len(body)) + head + body
-
-
-def value(text: str, body: bytes = b"") -> bytes:
-    return frame(f'{{"dict": [["value", {text}]]}}', body)
-
-
-class Puppet:
-    """An engine whose process says what a test makes it say."""
-
-    name = "puppet"
-
-    def __init__(self, *answers: bytes | Callable[[socket.socket], None]):
-        self.answers = answers
-
-    def why_not(self) -> str:
-        return ""
-
-    def arguments(self) -> list[str]:
-        return []
-
-    def start(self, arguments, end: socket.socket) -> seal.Started:
-        threading.Thread(target=self.play, args=(end.dup(),), daemon=True).start()
-        sleep = subprocess.Popen(
-            ["sleep", "60"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        return seal.Started(sleep)
-
-    def play(self, end: socket.socket) -> None:
-        with contextlib.suppress(OSError), end:
-            end.sendall(value('"ready"'))
-            for answer in self.answers:
-                end.recv(1 << 20)
-                if callable(answer):
-                    answer(end)
-                else:
-                    end.sendall(answer)
-            end.recv(1)
+# What a submission can say. Its process is a puppet here.
 
 
 NONSENSE = {
@@ -483,12 +433,6 @@ def drip(end: socket.socket) -> None:
         time.sleep(0.05)
 
 
-def calling(number: str = "0", args: str = '{"list": [3000, 5000]}') -> bytes:
-    """A call back, as a submission sends it when it calls a function of ours."""
-    told = f'["callback", {number}], ["args", {args}], ["kwargs", {{"dict": []}}], ["training", false]'
-    return frame(f'{{"dict": [{told}]}}')
-
-
 def call_for_ever(end: socket.socket) -> None:
     """What a constructor does that calls again whatever is raised."""
     while True:
@@ -554,54 +498,6 @@ def test_forged_calls_back_are_told_so():
 # A class.
 
 
-def stub(assignment, student, data: bytes, engine, note="", secret=b"") -> Result:
-    """Grades nobody: does what the file says, in a process of the pool."""
-    word = data.decode()
-    if word == "die":
-        with open(secret.decode(), "a") as file:
-            file.write(f"{student}\n")
-        os.kill(os.getpid(), signal.SIGKILL)
-    if word == "loop":
-        while True:
-            time.sleep(1)
-    if word == "deep":
-        json.loads("[" * 200_000)
-    if word == "no start":
-        raise NotStarted("The process for a submission did not start (no such thing).")
-    if word == "greedy":
-        return Result(student, greedy())
-    if word == "core":
-        return Result(student, str(len(os.sched_getaffinity(0))))
-    if word.startswith("wait"):
-        time.sleep(0.05)
-        with open(secret.decode(), "a") as file:
-            file.write(f"{os.getpid()}\n")
-    return Result(student, word, [Verdict.on(t, len(word) % 2, "hidden") for t in assignment.tests])
-
-
-def greedy() -> str:
-    """A submission that has the grader allocate 540 MB with each call back."""
-    made = []
-
-    def conv(a: int, b: int) -> str:
-        made.append(torch.zeros(a, b, 9))
-        return "made"
-
-    with Sandbox(Puppet(*[calling()] * 6, value('"done"'))) as box:
-        return f"{box.ask('call', object=conv)} {len(made)}"
-
-
-def hand_in(folder: Path, words: dict[str, str]) -> list[Submission]:
-    folder.mkdir(exist_ok=True)
-    for student, word in words.items():
-        (folder / student).write_text(word)
-    return [Submission(student, folder / student) for student in words]
-
-
-def grade_stubs(submissions: list[Submission], out: Path, secret: Path, jobs: int = 2) -> None:
-    grade_class(SOURCE, submissions, Files(out), seal.Unsealed(), jobs, str(secret).encode(), False, stub)
-
-
 def test_a_failure_is_the_submission_s_own(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(pool, "START", 0)
     monkeypatch.setattr(pool, "NOTEBOOK", 0)
@@ -628,24 +524,12 @@ def test_a_failure_is_the_submission_s_own(tmp_path, monkeypatch, capfd):
     capfd.readouterr()  # what the processes said to the one who grades
 
 
-def waiting_class(folder: Path, count: int) -> None:
-    """Grades a class of so many; for a process of its own, that can be killed."""
-    submissions = hand_in(folder / "class", {f"student-{i}": f"wait {i}" for i in range(count)})
-    grade_stubs(submissions, folder / "out", folder / "ids")
-
-
 def kill_and_go_on(folder: Path, count: int, kills: int) -> None:
     """Kill the command at random moments, and start it again until it is through."""
     folder.mkdir()
-    source = f"""
-import sys
-from pathlib import Path
-sys.path[:0] = ["tests"]
-from test_seal import waiting_class
-waiting_class(Path({str(folder)!r}), {count})
-"""
+    command = [sys.executable, ROOT / "tests" / "puppet.py", folder, str(count)]
     for kill in range(kills + 1):
-        process = subprocess.Popen([sys.executable, "-c", source], cwd=ROOT)
+        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
         if kill < kills:
             due = count * (kill + random.random()) / (kills + 1)
             while len(list(folder.glob("out/*.json"))) < due:

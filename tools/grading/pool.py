@@ -142,12 +142,13 @@ class Died(Exception):
 
 @dataclass
 class Running:
-    """A process that grades. until: when it must have ended, by time.monotonic()."""
+    """A process that grades. until: when it must have ended, by time.monotonic(). begun: it has said so."""
 
     submission: Submission
     process: BaseProcess
     slot: int
     until: float
+    begun: bool = False
 
 
 class Pool:
@@ -187,8 +188,12 @@ class Pool:
         ready = wait(list(self.running), max(0, first - time.monotonic()))
         now = time.monotonic()
         for connection, each in list(self.running.items()):
-            if connection in ready or each.until < now:
-                said = heard(connection, each.process) if connection in ready else Died(LATE, again=False)
+            said: Result | Died | NotStarted | None = None
+            if connection in ready:
+                said = heard(connection, each)
+            elif each.until < now:
+                said = Died("its tests did not end in the grader's own process", again=False)
+            if said is not None:
                 each.process.kill()
                 each.process.join()
                 connection.close()
@@ -197,17 +202,21 @@ class Pool:
                 yield each.submission, said
 
 
-LATE = "its tests did not end in the grader's own process"
-
-
-def heard(connection: Connection, process: BaseProcess) -> Result | Died | NotStarted:
-    """What a process that has ended, or is about to, gave."""
+def heard(connection: Connection, running: Running) -> Result | Died | NotStarted | None:
+    """What came of a process that grades; None if it has only begun."""
     try:
         said = json.loads(connection.recv_bytes())
     except EOFError:
-        process.join()
-        return Died(f"the grader's own process ended on it, with status {process.exitcode}", again=True)
+        running.process.join()
+        why = f"the grader's own process ended on it, with status {running.process.exitcode}"
+        return Died(why, again=True) if running.begun else NotStarted(f"Not begun: {why}.")
+    if said == BEGUN:
+        running.begun = True
+        return None
     return NotStarted(said["not started"]) if "not started" in said else result_of(said)
+
+
+BEGUN = "begun"
 
 
 def work(
@@ -223,6 +232,7 @@ def work(
     """Grade one submission in a process of the pool, and send what came out."""
     end_with_parent()
     bound(slot)
+    connection.send_bytes(json.dumps(BEGUN).encode())
     try:
         said = asdict(grade(assignment, submission.student, data, engine, submission.note, secret))
     except NotStarted as error:
