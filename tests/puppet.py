@@ -1,4 +1,4 @@
-"""Stand-ins for the grader's tests: a submission's process that says what it likes, a grader that does nothing.
+"""Stand-ins for the grader's tests: a submission's process that says what it likes, a grader of nothing.
 
 `python tests/puppet.py FOLDER COUNT` grades a class of so many with the latter, so that it can be killed.
 """
@@ -111,7 +111,7 @@ def greedy() -> str:
     made = []
 
     def conv(a: int, b: int) -> str:
-        made.append(torch.zeros(a, b, 9))
+        made.append(torch.empty(a, b, 9))
         return "made"
 
     with Sandbox(Puppet(*[calling()] * 6, value('"done"'))) as box:
