@@ -23,7 +23,7 @@ import torch
 from u2learn.checks.core import apply, gradient, last_line
 
 HEAD = 1 << 20  # bytes of JSON in a message: a megabyte of it becomes at most some twenty of objects
-BODY = 1 << 24  # bytes of tensors in a message
+BODY = 1 << 26  # bytes of tensors in a message: the largest block of U²-Net has 40 MB
 ITEMS = 10_000  # taken from an iterator
 CPU_SECONDS = 1800  # of one process: what an engine may have lost sight of ends by itself
 DTYPES = {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
