@@ -115,7 +115,7 @@ REACH = {
             assert refused(socket.socket, family, socket.SOCK_DGRAM), family
     """,
     "a secret": """
-        for path in (OUTSIDE['folder'] + '/key', '/etc/passwd', '/etc/shadow', '/root/.ssh', '/var/run'):
+        for path in (OUTSIDE['folder'] + '/key', '/etc/shadow', '/root/.ssh', '/var/run'):
             assert not os.path.exists(path), path
     """,
     "solutions, in this clone or another": """

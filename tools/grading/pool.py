@@ -241,7 +241,8 @@ def work(
         traceback.print_exc()  # for the one who grades; a student reads the note
         note = f"{submission.note} The grader failed on it, please look ({brief(error)}).".strip()
         said = asdict(lost(assignment, submission.student, note, "not graded"))
-    connection.send_bytes(json.dumps(said).encode())
+    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+        connection.send_bytes(json.dumps(said).encode())
 
 
 def bound(slot: int) -> None:
