@@ -17,8 +17,8 @@ from typing import Any, Protocol, TypedDict
 
 import torch
 
-from tools.assignments import Assignment, Test, part_of
-from tools.grading.answers import read, student_cells, words
+from tools.assignments import Assignment, Test, part_of, text
+from tools.grading.answers import NotANotebook, read, student_cells, words
 from tools.grading.sandbox import Died, Sandbox, SubmissionError
 from u2learn.checks import NotYet, check
 
@@ -172,10 +172,13 @@ def grade_notebook(
     """
     try:
         cells = read(data)
-        mine = [(part_of(cell), "".join(cell["source"])) for cell in student_cells(cells)]
-    except Exception as error:
-        lost = [Verdict.on(t, 0, f"✗ {t.part}: the file is no notebook.") for t in assignment.tests]
-        return Result(student, f"{note} This file is no notebook ({type(error).__name__}).".strip(), lost)
+    except NotANotebook as error:
+        lost = [
+            Verdict.on(t, None if t.kind == "words" else 0, f"✗ {t.part}: the file is no notebook.")
+            for t in assignment.tests
+        ]  # the words wait, so that a person looks at the file
+        return Result(student, note or str(error), lost)
+    mine = [(part_of(cell), text(cell)) for cell in student_cells(cells)]
     seconds = assignment.settings.get("seconds", CELL_SECONDS)
     session = Sealed([source for _, source in mine], seconds, hide)
     try:
@@ -187,9 +190,9 @@ def grade_notebook(
         result.cells.append({"part": part, "source": source, "error": says})
     for test in assignment.tests:
         if test.kind == "words":
-            answer = result.words[test.part] = words(cells, test.part)
-            says = "to be graded by hand" if answer else "no answer"
-            result.verdicts.append(Verdict.on(test, None if answer else 0, f"{test.part}: {says}."))
+            answer = result.words[test.part] = words(cells, assignment, test.part)
+            says = "to be graded by hand" if answer else "no answer was found, a person looks"
+            result.verdicts.append(Verdict.on(test, None, f"{test.part}: {says}."))
     return result
 
 
