@@ -1,6 +1,6 @@
 # U2Learn. `make` alone lists what there is. Everything is installed into .venv and built into _build, nothing elsewhere.
 .DEFAULT_GOAL := help
-.PHONY: help book test quick lab links format shots picture bench release grade backup table pins gpu clean
+.PHONY: help book test quick lab links format shots picture bench release grade mark backup table pins gpu clean
 
 PYTHON ?=
 CONSTRAINTS ?= constraints.txt
@@ -77,6 +77,9 @@ release: .venv/.ready ## write the assignments for students, and pack them
 grade: .venv/.ready ## grade a class: SUBMISSIONS=folder or zip file, and ASSIGNMENT=01-convolution for one alone
 	@$(PY) -m tools.grading grade "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) \
 		--course "$(COURSE)" --jobs $(JOBS)
+
+mark: .venv/.ready ## mark the answers in words, on a page of this computer
+	@$(PY) -m tools.grading mark --course "$(COURSE)"
 
 backup: .venv/.ready ## copy the grades of the course
 	@$(PY) -m tools.grading backup --course "$(COURSE)"

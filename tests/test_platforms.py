@@ -118,6 +118,19 @@ def test_moodles_worksheet_finds_people_of_other_folders_by_their_address(tmp_pa
     assert filled.left_out == ["eve: not in the table"]
 
 
+def test_a_group_is_no_participant_of_the_same_number(moodle, tmp_path):
+    moodle.receive(NAME, [handed_in("Group A_600", "moodle", "Group A", "600")])
+    moodle.keep(NAME, result("Group A_600"), "x")
+    moodle.enter([mark("Group A_600", "4")])
+    path = tmp_path / "w.csv"
+    path.write_text(MOODLE)
+    filled = moodle_worksheet(path, SOURCE, moodle.graded(NAME))
+    assert rows(filled.text)[3][4] == "" and filled.left_out == ["Group A_600: not in the table"]
+    path.write_text(MOODLE.replace('"Carl Gauss"', '"A: Group/A"').replace('"Anna Meier"', "Anna"))
+    filled = moodle_worksheet(path, SOURCE, moodle.graded(NAME))
+    assert filled.entered == 0, "other names, other people"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [

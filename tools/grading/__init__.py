@@ -12,6 +12,7 @@ From the lowest room up; each uses only those above it in this list.
     imports       points by hand and the roster, from tables
     report        tables and feedback pages, as text
     platforms     the same as Moodle, Canvas and nbgrader take them
+    marking       the page for what a person looks at
     pool          a whole class: many processes, results kept
     __main__      the commands
 """

@@ -1,6 +1,7 @@
 """Grade a class, and keep its grades.
 
     python -m tools.grading grade SUBMISSIONS [--assignment NAME] [--jobs N]
+    python -m tools.grading mark
     python -m tools.grading import FILE --assignment NAME
     python -m tools.grading override STUDENT TEST POINTS --assignment NAME --reason TEXT
     python -m tools.grading history STUDENT --assignment NAME
@@ -20,20 +21,23 @@ every assignment that somebody handed in is graded. Then COURSE/ASSIGNMENT holds
     points.csv       points for each test, one line a student     leaderboard.csv  the scores of a project
     marks.csv        the answers in words, for you to fill in      feedback/        a page for each student
 
-and COURSE/points.csv all assignments side by side. Fill in points and comments in marks.csv, and grade
-again, or give the file to `import`. Everything in these folders but grades.sqlite and backups/ can be made
-again: `tables`.
+and COURSE/points.csv all assignments side by side. `mark` opens a page on this computer with question, rubric
+and answer side by side; or fill in marks.csv and grade again, or give the file to `import`. `tables` makes
+everything in these folders again, but for grades.sqlite and backups/.
 """
 
 import argparse
+import contextlib
 import os
 import sys
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
 from tools.assignments import EXERCISES, ROOT, Assignment, names
 from tools.grading.gradebook import ADJUSTMENT, LATE, Entry, Gradebook, Graded, Refused
 from tools.grading.imports import points_of, read_roster, take_marks, test_of
+from tools.grading.marking import Marking, Server
 from tools.grading.platforms import (
     Filled,
     canvas_feedback,
@@ -88,6 +92,8 @@ def parser() -> argparse.ArgumentParser:
     grade = command("grade", run_grade, "grade what was handed in")
     grade.add_argument("submissions", type=Path, help="a folder or a zip file")
     grade.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1))
+    mark = command("mark", run_mark, "mark the answers in words, on a page of this computer")
+    mark.add_argument("--port", type=int, default=0, help="default: a free one")
     take = command("import", run_import, "take points and comments from a table")
     take.add_argument("file", type=Path)
     override = command("override", run_override, "change the points of a test, or of a whole assignment")
@@ -214,6 +220,17 @@ def only_assignment(options: argparse.Namespace) -> Assignment:
     if not options.assignment:
         raise Refused("Name the assignment, as --assignment 01-convolution.")
     return Assignment.read(options.assignment, options.exercises)
+
+
+def run_mark(book: Gradebook, options: argparse.Namespace) -> None:
+    assignments = graded_assignments(book, options)
+    server = Server(Marking(book.folder, options.exercises), options.port)
+    print(f"Mark at {server.address} and end with Ctrl C.", flush=True)
+    webbrowser.open(server.address)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()
+    write_tables(book, assignments)
+    print(f"The tables and pages in {book.folder} are as the grades say.")
 
 
 def run_import(book: Gradebook, options: argparse.Namespace) -> None:

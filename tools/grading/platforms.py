@@ -26,6 +26,7 @@ import html
 import io
 import json
 import re
+import unicodedata
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,6 +115,8 @@ def moodle_worksheet(path: Path, assignment: Assignment, graded: Sequence[Graded
             )
         participant = re.search(r"(\d+)\s*$", line[who])
         one = by_number.get(participant[1] if participant else "")
+        if one and table.has("full name") and not is_called(one, line[table.place("full name")]):
+            one = None
         for column in ("email address", "id number", "username", "full name"):
             if one is None and table.has(column):
                 one = by_person.get(line[table.place(column)].strip().casefold())
@@ -271,6 +274,18 @@ def people(graded: Sequence[Graded], platform: str) -> dict[str, Graded]:
         for one in graded
         if one.person and names.count(one.name.casefold()) == 1 and one.name.casefold() not in found
     }
+
+
+def is_called(one: Graded, name: str) -> bool:
+    """Whether a submission has this name, or a group's and this; a group's number is no participant's.
+
+    Moodle takes some characters out of the names of files, so that only the letters are compared.
+    """
+    mine, theirs = (
+        re.sub(r"[\W_]", "", unicodedata.normalize("NFC", text).casefold())
+        for text in (one.key.name if one.key else "", name)
+    )
+    return mine.endswith(theirs)
 
 
 def missing(graded: Sequence[Graded], seen: set[str]) -> list[str]:
