@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zipfile
 from decimal import Decimal
 from pathlib import Path
 
@@ -409,6 +410,7 @@ def test_a_roster_shows_who_did_not_hand_in_and_who_is_unknown(two):
     two.enter([mark("c@x.org", "10", "an oral examination", ADJUSTMENT)])
     assert of(two, "c@x.org").final == 10
     two.receive(NAME, [handed_in("Carl Gauss_12", "moodle", "Carl Gauss", "12")])
+    assert of(two, "Carl Gauss_12").notes == ["Not graded yet."]
     two.keep(NAME, result("Carl Gauss_12", earned=0), "x")
     assert of(two, "Carl Gauss_12").total == 10, "what was entered before stays with the person"
     assert two.find(NAME, "carl gauss") == two.find(NAME, "C@X.org") == "Carl Gauss_12"
@@ -691,3 +693,96 @@ def test_a_table_with_an_error_is_left_as_it_is(two):
         main(["tables", "--course", str(two.folder)])
     assert sheet.read_text() == wrong
     assert read_marks(sheet, two, SOURCE)[0].comment == "my long comment"
+
+
+# A class, graded without sandboxes: what the command does around the tests
+
+
+@pytest.fixture
+def graded_at_once(monkeypatch):
+    """Each notebook counts as right without being run, but for those of zero; gives who was graded."""
+    seen = []
+
+    def grade(name, submissions, book, jobs, hide, exercises):
+        due = [s for s in submissions if book.done(name, s.student) != s.read().hex()]
+        for each in due:
+            seen.append((name, each.student))
+            earned = 0 if "zero" in each.student else None
+            answer = words(read(each.read()), SOURCE, "1.6")
+            book.keep(name, result(each.student, answer, earned=earned), each.read().hex())
+        return len(due)
+
+    monkeypatch.setattr("tools.grading.__main__.grade_class", grade)
+    return seen
+
+
+def notebook(answer: str = "") -> str:
+    return json.dumps({"cells": with_answer(lambda c: c[PLACE].update(source=answer) if answer else None)})
+
+
+def test_a_class_from_the_zip_file_to_the_last_point(tmp_path, graded_at_once, capsys):
+    course, path = tmp_path / "course", tmp_path / "all.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for student, answer in (("Ada_417", ANSWER), ("Zoë_9", "")):
+            archive.writestr(f"{student}_assignsubmission_file_/{NAME}.ipynb", notebook(answer))
+        archive.writestr("Carl_5_assignsubmission_file_/report.pdf", "x")
+    (tmp_path / "roster.csv").write_text("id,name\na,Ada\nz,Zoë\ne,Eve\n", encoding="utf-8")
+    main(["roster", str(tmp_path / "roster.csv"), "--course", str(course)])
+    main(["grade", str(path), "--course", str(course)])
+    said = capsys.readouterr().out
+    assert graded_at_once == [(NAME, "Ada_417"), (NAME, "Zoë_9")]
+    assert "2 students, 2 graded now" in said and "2 answers or tests wait for a person" in said
+    assert "Not on the roster: Carl_5." in said and "Not handed in: Carl_5, Eve." in said
+    sheet = course / NAME / "marks.csv"
+    table = sheet.read_text(encoding="utf-8")
+    assert ANSWER in table
+    sheet.write_text(
+        table.replace("Ada_417,Ada,1.6 words,4,,", "Ada_417,Ada,1.6 words,4,2.5,"), encoding="utf-8"
+    )
+    late = tmp_path / "late" / "Eve_77_assignsubmission_file_" / f"{NAME}.ipynb"
+    late.parent.mkdir(parents=True)
+    late.write_text(notebook("late"))
+    main(["grade", str(tmp_path / "late"), "--course", str(course)])
+    said = capsys.readouterr().out
+    assert "1 new points and comments were taken" in said and "3 students, 1 graded now" in said
+    lines = {row["student"]: row for row in read_table(course / NAME / "points.csv")}
+    assert lines["Ada_417"]["total (26)"] == str(TESTS + 2.5) and lines["Ada_417"]["complete"] == "yes"
+    assert lines["Eve_77"]["complete"] == "no" and lines["Carl_5"]["total (26)"] == ""
+    assert lines["Carl_5"]["note"].startswith(
+        "No notebook of this assignment was handed in. There is report.pdf."
+    )
+    assert (course / "points.csv").exists() and len(list((course / NAME / "feedback").iterdir())) == 3
+
+
+def test_a_class_of_zeros_stops_before_the_tables(tmp_path, graded_at_once):
+    course = tmp_path / "course"
+    for student in ("zero 1", "zero 2", "zero 3"):
+        (tmp_path / "class" / student).mkdir(parents=True)
+        (tmp_path / "class" / student / f"{NAME}.ipynb").write_text(notebook())
+    with pytest.raises(SystemExit, match="all 3 students have 0 points from the tests"):
+        main(["grade", str(tmp_path / "class"), "--course", str(course)])
+    assert not (course / NAME).exists()
+    main(["tables", "--course", str(course)])
+    assert (course / NAME / "points.csv").exists()
+
+
+def test_an_error_in_a_table_is_said_before_the_work(tmp_path, graded_at_once):
+    for student in ("ada", "bob"):
+        (tmp_path / "class" / student).mkdir(parents=True)
+        (tmp_path / "class" / student / f"{NAME}.ipynb").write_text(notebook())
+    grade = ["grade", str(tmp_path / "class"), "--course", str(tmp_path / "course")]
+    main(grade)
+    sheet = tmp_path / "course" / NAME / "marks.csv"
+    sheet.write_text(sheet.read_text().replace("ada,,1.6 words,4,,", "ada,,1.6 words,4,forty,"))
+    (tmp_path / "class" / "ada" / f"{NAME}.ipynb").write_text(notebook("new"))
+    graded_at_once.clear()
+    with pytest.raises(SystemExit, match="'forty' is no number of points"):
+        main(grade)
+    assert graded_at_once == [] and "forty" in sheet.read_text()
+
+
+def test_a_folder_without_notebooks_is_said(tmp_path, graded_at_once):
+    (tmp_path / "class" / "ada").mkdir(parents=True)
+    (tmp_path / "class" / "ada" / "x.ipynb").write_text('{"cells": []}')
+    with pytest.raises(SystemExit, match="There is no notebook of an assignment in"):
+        main(["grade", str(tmp_path / "class"), "--course", str(tmp_path / "course")])

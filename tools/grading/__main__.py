@@ -177,7 +177,7 @@ def report(book: Gradebook, assignment: Assignment, new: int) -> None:
         print(
             f"Not on the roster: {', '.join(unknown)}. Add a line for each, with what stands here as its key."
         )
-    absent = [one.name or one.student for one in graded if one.result is None]
+    absent = [one.name or one.student for one in graded if one.absent]
     if absent:
         print(f"Not handed in: {', '.join(absent)}.")
     waiting = sum(len(one.waiting) for one in graded)
@@ -198,7 +198,9 @@ def write_tables(book: Gradebook, assignments: Sequence[Assignment]) -> None:
         place = book.folder / assignment.name
         (place / "feedback").mkdir(parents=True, exist_ok=True)
         for file, content in reports(assignment, book.graded(assignment.name)).items():
-            write_text(place / file, content)
+            path = place / file
+            if not path.exists() or path.read_text(encoding="utf-8") != content:
+                write_text(path, content)
     write_text(book.folder / "points.csv", course_table(book))
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,17 @@ class Graded:
     late: str = ""
     key: Key | None = None  # as the platform says, of one who handed in
     origin: str = ""  # the name that the platform gave to the folder or file
+    instead: str = ""  # what is there in place of a notebook
     notes: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         return self.person.name if self.person and self.person.name else ""
+
+    @property
+    def absent(self) -> bool:
+        """Whether there is no notebook of theirs."""
+        return self.result is None and (self.key is None or bool(self.instead))
 
     @property
     def waiting(self) -> list[Line]:
@@ -369,7 +376,7 @@ class Gradebook:
         for row in self.rows(NEWEST.format("handed_in"), assignment):
             one = found[row["student"]]
             one.key, one.origin, one.late = key_in(row), row["origin"], "yes" if row["late"] else ""
-            one.notes += [row["note"]] if row["note"] else []
+            one.instead = row["note"]
         for row in self.rows(NEWEST.format("results"), assignment):
             one = found[row["student"]]
             one.result, one.release = result_of(row["result"]), row["release"]
@@ -489,6 +496,7 @@ def key_in(row: sqlite3.Row) -> Key:
     return Key(row["student"], row["platform"], row["name"], row["number"])
 
 
+@lru_cache(maxsize=1024)  # the marking page reads the same ones again and again
 def result_of(text: str) -> Result:
     """A result that was kept, perhaps by another release: fields that are new have their defaults."""
     data = json.loads(text)
@@ -518,9 +526,9 @@ def complete(one: Graded, entered: dict[str, list[Entry]]) -> None:
     for entry in entered.pop(LATE, []):
         one.late = entry.comment
     if one.result:
-        one.notes = [one.result.note] if one.result.note else []
-    elif not one.notes:
-        one.notes = ["Not handed in."]
+        one.notes += [one.result.note] if one.result.note else []
+    else:
+        one.notes.append(one.instead or ("Not handed in." if one.absent else "Not graded yet."))
     for line in one.lines:
         if line.outdated and line.entry:
             one.notes.append(

@@ -104,7 +104,7 @@ class Marking:
 
     def overview(self) -> str:
         """All assignments, and what waits in each."""
-        body = ["<h1>Marking</h1><main>"]
+        body = ["<main><h1>Marking</h1>"]
         with self.book() as book:
             for name in book.assignments():
                 items = self.items(book, name)
@@ -140,8 +140,8 @@ class Marking:
         title = f"{line.what}: {one.name or one.student}"
         return page(
             title,
-            f"<h1>{html.escape(title)}</h1><p>{html.escape(assignment.title)}. "
-            f"{done} of {len(items)} are marked.</p>{links(name, items, here)}<main class='sides'>"
+            f"<header><h1>{html.escape(title)}</h1><p>{html.escape(assignment.title)}. "
+            f"{done} of {len(items)} are marked.</p>{links(name, items, here)}</header><main class='sides'>"
             f"<section>{asked(assignment, line)}{found_by_the_grader(name, one)}</section>"
             f"<section>{answered(assignment, here)}{form(name, here, typed, wrong)}{told(history)}</section>"
             "</main>",
@@ -284,11 +284,11 @@ def told(history: list[Entry]) -> str:
     if not history:
         return ""
     rows = [
-        f"<tr><td>{html.escape(e.time)}</td><td>{shown(e.points) or '-'}</td>"
+        f"<tr><td>{e.time[:16]}</td><td>{shown(e.points) or '-'}</td>"
         f"<td>{html.escape(e.comment)}</td><td>{html.escape(e.source)}</td></tr>"
         for e in reversed(history)
     ]
-    head = "<tr><th>Time</th><th>Points</th><th>Comment</th><th>From</th></tr>"
+    head = "<tr><th>Time (UTC)</th><th>Points</th><th>Comment</th><th>From</th></tr>"
     return f"<h2>History</h2><table>{head}{''.join(rows)}</table>"
 
 

@@ -240,7 +240,7 @@ def nbgrader(graded: Mapping[str, Sequence[Graded]], points: Callable[[str], int
         for one in students:
             last, first = names_of(one.name)
             penalty = max(Decimal(0), -(one.adjusted or Decimal(0)))
-            score = Decimal(0) if one.result is None and one.final is None else one.final
+            score = Decimal(0) if one.absent and one.final is None else one.final
             raw = None if score is None else score + penalty
             who = [
                 one.person.id if one.person else one.student,

@@ -92,8 +92,10 @@ pre {{ background: #f5f5f5; padding: .7rem; overflow-x: auto; font-size: 14px; w
 .passed {{ color: #00702e; }} .failed {{ color: #b3261e; }} .open {{ color: #7a5b00; }}
 li, .error {{ white-space: pre-wrap; }} .error {{ color: #b3261e; }} h2 {{ margin-top: 2rem; }}
 </style>
+<main>
 <h1>{title}</h1>
 {body}
+</main>
 </html>
 """
 
@@ -112,7 +114,7 @@ def feedback_body(assignment: Assignment, one: Graded) -> str:
         body.append(f"<p>Handed in late: {html.escape(one.late)}.</p>")
     if one.adjustment and one.adjusted is not None:
         reason = html.escape(one.adjustment.comment)
-        body.append(f"<p>Of these, {shown(one.adjusted)} points for the whole: {reason}</p>")
+        body.append(f"<p>{one.adjusted:+g} points of these are for the whole assignment: {reason}</p>")
     if one.result and one.result.note:
         body.append(f"<p>{html.escape(one.result.note)}</p>")
     for part in dict.fromkeys(line.verdict.part for line in one.lines):
