@@ -220,6 +220,7 @@ DOINGS = st.one_of(
     st.tuples(st.just("grade"), st.sampled_from(STUDENTS), st.sampled_from(ANSWERS)),
     st.tuples(st.just("mark"), st.sampled_from(STUDENTS), st.integers(0, 8)),
     st.tuples(st.just("sheet"), st.sampled_from(STUDENTS), st.integers(0, 8)),
+    st.tuples(st.just("a sheet is opened"), st.just(""), st.just("")),
     st.tuples(st.just("old sheet"), st.sampled_from(STUDENTS), st.integers(0, 8)),
     st.tuples(st.just("bad sheet"), st.sampled_from(STUDENTS), st.integers(0, 8)),
     st.tuples(st.just("killed"), st.sampled_from(STUDENTS), st.integers(0, 8)),
@@ -242,8 +243,7 @@ def test_no_order_of_grading_marking_importing_and_killing_loses_a_mark(doings, 
     for student in STUDENTS:
         answers[student] = "one"
         book.keep(NAME, result(student, "one"), "one")
-    old = marks_table(SOURCE, book.graded(NAME))
-    old_answers = dict(answers)
+    old, old_answers, old_due = marks_table(SOURCE, book.graded(NAME)), dict(answers), dict(due)
     for what, student, value in doings:
         if what == "grade":
             answers[student] = value
@@ -251,10 +251,12 @@ def test_no_order_of_grading_marking_importing_and_killing_loses_a_mark(doings, 
         elif what == "mark":
             book.enter([mark(student, str(Decimal(value) / 2))])
             due[student, answers[student]] = Decimal(value) / 2
+        elif what == "a sheet is opened":
+            old, old_answers, old_due = marks_table(SOURCE, book.graded(NAME)), dict(answers), dict(due)
         elif what in ("sheet", "old sheet", "bad sheet"):
             text = marks_table(SOURCE, book.graded(NAME)) if what != "old sheet" else old
             of_answer = answers[student] if what != "old sheet" else old_answers[student]
-            before = due.get((student, of_answer)) if what != "old sheet" else None
+            before = (old_due if what == "old sheet" else due).get((student, of_answer))
             given = Decimal(value) / 2 if what != "bad sheet" else Decimal(99)
             sheet.write_bytes(filled(text, student, shown(given)).replace(",", ";").encode(encoding))
             if what == "bad sheet":
@@ -375,6 +377,17 @@ def test_a_comment_without_points_is_kept_and_does_not_confirm_old_points(two, t
     assert take_marks(path, two, SOURCE) == 1
     (line,) = of(two, "ada").waiting
     assert line.entry.comment == "read again" and of(two, "ada").final is None
+
+
+def test_a_line_that_nobody_touched_sets_nothing_back(two, tmp_path):
+    two.enter([mark("ada", "2")])
+    path = tmp_path / "m.csv"
+    path.write_text(
+        marks_table(SOURCE, two.graded(NAME)).replace("bob,,1.6 words,4,,", "bob,,1.6 words,4,3,")
+    )
+    two.enter([mark("ada", "4")])
+    assert take_marks(path, two, SOURCE) == 1
+    assert (of(two, "ada").final, of(two, "bob").final) == (TESTS + 4, TESTS + 3)
 
 
 def test_points_come_back_as_they_were_written():
@@ -590,6 +603,13 @@ def test_code_behind_the_question_and_notes_before_it_are_no_answer():
     assert words(cells, SOURCE, "1.6") == ""
 
 
+def test_what_stands_behind_the_next_test_is_no_answer():
+    cells = handed_out()
+    cells[PLACE]["source"] = ANSWER
+    cells += [cell("check()", "code", {"nbgrader": {"grade": True, "solution": False}}), cell("A note.")]
+    assert words(cells, SOURCE, "1.6") == ANSWER
+
+
 def test_the_limit_of_words_is_read_from_the_question():
     assert limit_of(question_of(SOURCE, "1.6")) == (150, 250)
     assert limit_of("Say why.") is None
@@ -682,6 +702,12 @@ def test_errors_of_the_commands_are_a_sentence(two, arguments, says):
     with pytest.raises(SystemExit) as error:
         main([*arguments, "--course", str(two.folder), "--assignment", NAME])
     assert str(error.value) == says
+
+
+def test_a_mistyped_folder_gets_no_empty_gradebook(tmp_path):
+    with pytest.raises(SystemExit, match="There are no grades in"):
+        main(["backup", "--course", str(tmp_path / "cuorse")])
+    assert not (tmp_path / "cuorse").exists()
 
 
 def test_a_table_with_an_error_is_left_as_it_is(two):

@@ -2,10 +2,14 @@
 
 import http.client
 import os
+import signal
+import subprocess
+import sys
 import threading
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
+from conftest import ROOT
 from test_gradebook import NAME, TESTS, WORDS, mark, of, result
 
 from tools.browser import DESKTOP, PHONE, browser, chromium, watch
@@ -179,6 +183,26 @@ def test_the_overview_says_what_waits(server, book):
     page = ask(server, f"/{server.token}/")[1]
     assert f"{NAME}: 3 of 3 wait" in page and "the work has changed since it was marked" in page
     assert quote("bob & co", safe="").replace("%20", "+") in page
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no Ctrl C to one process")
+def test_the_command_serves_until_it_is_ended_and_writes_the_tables(book):
+    command = [sys.executable, "-m", "tools.grading", "mark", "--course", str(book.folder)]
+    environment = {**os.environ, "BROWSER": "true"}  # a program that does nothing
+    served = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        said = served.stdout.readline()
+        url = urlsplit(said.split()[2])
+        connection = http.client.HTTPConnection(url.netloc, timeout=20)
+        connection.request("GET", url.path)
+        assert f"{NAME}: 3 of 3 wait" in connection.getresponse().read().decode()
+        book.enter([mark("eve", "0")])
+        served.send_signal(signal.SIGINT)
+        served.communicate(timeout=60)
+    finally:
+        served.kill()
+    assert served.returncode == 0
+    assert "eve,,1.6 words,4,0," in (book.folder / NAME / "marks.csv").read_text()
 
 
 def arrived(page, title: str) -> None:

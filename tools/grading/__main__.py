@@ -31,11 +31,11 @@ import contextlib
 import os
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tools.assignments import EXERCISES, ROOT, Assignment, names
-from tools.grading.gradebook import ADJUSTMENT, LATE, Entry, Gradebook, Graded, Refused
+from tools.grading.gradebook import ADJUSTMENT, FILE, LATE, Entry, Gradebook, Graded, Refused
 from tools.grading.imports import points_of, read_roster, take_marks, test_of
 from tools.grading.marking import Marking, Server
 from tools.grading.platforms import (
@@ -55,6 +55,7 @@ from tools.grading.sheets import Unreadable, shown
 from tools.grading.submissions import Handed, Unclear, unpack_class
 from u2learn.files import write_text, written_whole
 
+Command = Callable[[Gradebook, argparse.Namespace], None]
 COURSE = ROOT / "course"
 FEW = 3  # results from which on it is odd that all have 0 points
 
@@ -63,6 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     book = None
     try:
+        if options.run not in (run_grade, run_roster) and not (options.course / FILE).exists():
+            raise Refused(f"There are no grades in {options.course}: name the folder, as --course FOLDER.")
         book = Gradebook(options.course)
         options.run(book, options)
     except (Unclear, Unreadable, Refused, OSError) as error:
@@ -84,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run, about: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]
+    def command(name: str, run: Command, about: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, parents=[common], help=about, description=about)
         added.set_defaults(run=run)
         return added
