@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from tools.assignments import Assignment, released
 from tools.grading.__main__ import main
 from tools.grading.answers import NotANotebook, limit_of, question_of, read, words
-from tools.grading.gradebook import ADJUSTMENT, FILE, LATE, Entry, Gradebook, Graded, Person, Refused
+from tools.grading.gradebook import ADJUSTMENT, LATE, Entry, Gradebook, Graded, Person
 from tools.grading.imports import MARKS, marks_table, read_marks, read_roster, take_marks
 from tools.grading.report import course_table, feedback, points
 from tools.grading.run import Result, Verdict
 from tools.grading.sheets import Unreadable, number, read_table, shown, table_text
+from tools.grading.store import FILE, Refused
 from tools.grading.submissions import Key, Submission, Unclear
 
 pytestmark = pytest.mark.course

@@ -293,8 +293,8 @@ assert helper(lambda z: z) and one and Thing
 
 def test_imports_run_downwards():
     """A room of the grader uses those below it; the package does not know the tools."""
-    rooms = ["worker", "sandbox", "answers", "run", "submissions", "sheets", "gradebook", "imports"]
-    rooms += ["report", "platforms", "marking", "pool", "__main__"]
+    rooms = ["worker", "sandbox", "answers", "run", "submissions", "sheets", "store", "gradebook"]
+    rooms += ["imports", "report", "platforms", "marking", "pool", "__main__"]
     assert {p.stem for p in (ROOT / "tools" / "grading").glob("*.py")} == {*rooms, "__init__"}
     for i, room in enumerate(rooms):
         used = imported(ROOT / "tools" / "grading" / f"{room}.py")

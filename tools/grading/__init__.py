@@ -8,6 +8,7 @@ From the lowest room up; each uses only those above it in this list.
     run           the tests of an assignment on one notebook, and their verdicts
     submissions   who handed in what
     sheets        tables, as any spreadsheet saves them
+    store         the file in which the grades are
     gradebook     the grades of a course: what was found, and what people entered
     imports       points by hand and the roster, from tables
     report        tables and feedback pages, as text

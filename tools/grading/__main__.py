@@ -35,7 +35,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tools.assignments import EXERCISES, ROOT, Assignment, names
-from tools.grading.gradebook import ADJUSTMENT, FILE, LATE, Entry, Gradebook, Graded, Refused
+from tools.grading.gradebook import ADJUSTMENT, LATE, Entry, Gradebook, Graded
 from tools.grading.imports import points_of, read_roster, take_marks, test_of
 from tools.grading.marking import Marking, Server
 from tools.grading.platforms import (
@@ -52,6 +52,7 @@ from tools.grading.pool import grade_class
 from tools.grading.report import course_table, reports
 from tools.grading.sandbox import sealed
 from tools.grading.sheets import Unreadable, shown
+from tools.grading.store import FILE, Refused
 from tools.grading.submissions import Handed, Unclear, unpack_class
 from u2learn.files import write_text, written_whole
 

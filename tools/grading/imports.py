@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tools.assignments import Assignment
 from tools.grading.answers import count, limit_of, question_of
-from tools.grading.gradebook import ADJUSTMENT, LATE, Entry, Gradebook, Graded, Line, Person, Refused
+from tools.grading.gradebook import ADJUSTMENT, LATE, Entry, Gradebook, Graded, Line, Person
 from tools.grading.sheets import Row, Unreadable, number, read_table, shown, table_text
+from tools.grading.store import Refused
 
 MARKS = ("student", "name", "test", "of", "points", "comment", "before", "words", "version", "answer")
 VERSION = re.compile(

@@ -18,9 +18,10 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from tools.assignments import EXERCISES, Assignment
 from tools.grading.answers import question_of
-from tools.grading.gradebook import Entry, Gradebook, Graded, Line, Refused
+from tools.grading.gradebook import Entry, Gradebook, Graded, Line
 from tools.grading.imports import length_of, points_of
 from tools.grading.sheets import Unreadable, shown
+from tools.grading.store import Refused
 
 LARGEST_FORM = 200_000  # bytes
 SILENCE = 30  # seconds after which a connection that says nothing is closed
