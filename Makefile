@@ -1,12 +1,13 @@
 # U2Learn. `make` alone lists what there is. Everything is installed into .venv and built into _build, nothing elsewhere.
 .DEFAULT_GOAL := help
-.PHONY: help book test quick lab links format shots picture bench release grade table pins gpu clean
+.PHONY: help book test quick lab links format shots picture bench release grade mark backup table pins gpu clean
 
 PYTHON ?=
 CONSTRAINTS ?= constraints.txt
 JOBS ?= 2
 SUBMISSIONS ?=
 ASSIGNMENT ?=
+COURSE ?= course
 MINUTES ?= 8
 
 PY := .venv/bin/python
@@ -25,6 +26,7 @@ help: ## list the targets
 	@echo "  PYTHON=/path/to/python  which Python to use (3.10 or newer); the default is to look for one"
 	@echo "  CONSTRAINTS=            install the newest versions instead of the tested ones (say, for another build of torch)"
 	@echo "  JOBS=N                  how many tests run at once (default 2)"
+	@echo "  COURSE=FOLDER           where the grades of a course are (default course); make clean leaves it alone"
 	@echo "  WEIGHTS=FILE            the authors' U²-Net†, with which make bench also scores 8 bits on ECSSD"
 	@echo "  MINUTES=N               how long make gpu may take (default 8)"
 
@@ -72,8 +74,15 @@ bench: .venv/.ready ## measure what prediction, export and several processes cos
 release: .venv/.ready ## write the assignments for students, and pack them
 	@$(PY) -m tools.assignments release
 
-grade: .venv/.ready ## grade a class: SUBMISSIONS=folder, and ASSIGNMENT=01-convolution for one alone
-	@$(PY) -m tools.grading "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) --jobs $(JOBS)
+grade: .venv/.ready ## grade a class: SUBMISSIONS=folder or zip file, and ASSIGNMENT=01-convolution for one alone
+	@$(PY) -m tools.grading grade "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) \
+		--course "$(COURSE)" --jobs $(JOBS)
+
+mark: .venv/.ready ## mark the answers in words, on a page of this computer
+	@$(PY) -m tools.grading mark --course "$(COURSE)"
+
+backup: .venv/.ready ## copy the grades of the course
+	@$(PY) -m tools.grading backup --course "$(COURSE)"
 
 table: .venv/.ready ## write the instructor's table of mistakes anew
 	@$(PY) -m tools.assignments table
@@ -85,7 +94,7 @@ pins: ## resolve constraints.txt anew (needs uv: pip install uv)
 	@grep -Ev '^(nvidia|cuda)-|^triton=' _build/pins.txt >> _build/constraints.txt
 	@mv _build/constraints.txt constraints.txt
 
-clean: ## remove what was built; .venv stays
+clean: ## remove what was built; .venv stays, and course/ with the grades
 	rm -rf _build .pytest_cache .ruff_cache
 
 # The environment: made once, and again when what it is made from changes.

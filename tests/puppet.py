@@ -20,10 +20,11 @@ import torch
 
 from tools.assignments import Assignment
 from tools.grading import seal
-from tools.grading.pool import Files, grade_class
+from tools.grading.gradebook import Gradebook
+from tools.grading.pool import grade_class
 from tools.grading.run import Result, Verdict
 from tools.grading.sandbox import NotStarted, Sandbox
-from tools.grading.submissions import Submission
+from tools.grading.submissions import Key, Submission
 
 SOURCE = Assignment.read("01-convolution")
 
@@ -122,17 +123,28 @@ def hand_in(folder: Path, words: dict[str, str]) -> list[Submission]:
     folder.mkdir(exist_ok=True)
     for student, word in words.items():
         (folder / student).write_text(word)
-    return [Submission(student, folder / student) for student in words]
+    return [Submission(Key(student), folder / student) for student in words]
 
 
-def grade_stubs(submissions: list[Submission], out: Path, secret: Path, jobs: int = 2) -> None:
-    grade_class(SOURCE, submissions, Files(out), seal.Unsealed(), jobs, str(secret).encode(), False, stub)
+class Book(Gradebook):
+    """A gradebook whose secret is where the stubs write what they did."""
+
+    @property
+    def secret(self) -> bytes:
+        return str(self.folder / "ids").encode()
 
 
-def waiting_class(folder: Path, count: int) -> None:
+def grade_stubs(submissions: list[Submission], course: Path, jobs: int = 2) -> dict[str, Result]:
+    """Grades them, and gives all results that are kept."""
+    with contextlib.closing(Book(course)) as book:
+        grade_class(SOURCE, submissions, book, seal.Unsealed(), jobs, False, stub)
+        return {one.student: one.result for one in book.graded(SOURCE.name)}
+
+
+def waiting_class(folder: Path, count: int) -> dict[str, Result]:
     """Grades a class of so many; for a process of its own, that can be killed."""
     submissions = hand_in(folder / "class", {f"student-{i}": f"wait {i}" for i in range(count)})
-    grade_stubs(submissions, folder / "out", folder / "ids")
+    return grade_stubs(submissions, folder)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -23,7 +24,6 @@ from tools import assignments
 from tools.assignments import Assignment
 from tools.grading import pool, run, sandbox, seal
 from tools.grading.__main__ import main
-from tools.grading.pool import Files
 from tools.grading.run import Sealed, grade_notebook
 from tools.grading.sandbox import Died, Sandbox, SubmissionError, plain, rebuilt
 from tools.grading.worker import BODY, HEAD
@@ -503,24 +503,23 @@ def test_a_failure_is_the_submission_s_own(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(pool, "NOTEBOOK", 0)
     monkeypatch.setattr(pool, "GRACE", 10)
     words = {"ada": "core", "bob": "die", "carl": "loop", "dora": "deep", "eve": "greedy", "finn": "fine"}
-    submissions, store = hand_in(tmp_path / "class", words), Files(tmp_path / "out")
-    grade_stubs(submissions, store.folder, tmp_path / "deaths")
-    notes = {student: store.result(student).note for student in words}
+    submissions = hand_in(tmp_path / "class", words)
+    found = grade_stubs(submissions, tmp_path)
+    notes = {student: result.note for student, result in found.items()}
     assert notes["ada"] == "1" and notes["finn"] == "fine"
     assert notes["bob"].endswith("please look: the grader's own process ended on it, with status -9.")
-    assert (tmp_path / "deaths").read_text() == "bob\nbob\n"
+    assert (tmp_path / "ids").read_text() == "bob\nbob\n"
     assert notes["carl"].endswith("its tests did not end in the grader's own process.")
     assert "RecursionError" in notes["dora"] and str(ROOT) not in notes["dora"]
     assert notes["eve"] in ("done 2", "done 3")
-    assert [v.earned for v in store.result("finn").verdicts] == [0] * len(SOURCE.tests)
+    assert [v.earned for v in found["finn"].verdicts] == [0] * len(SOURCE.tests)
+    assert [v.earned for v in found["bob"].verdicts] == [None] * len(SOURCE.tests), "a person looks"
 
-    stamps = {path: path.stat().st_mtime_ns for path in store.folder.iterdir()}
-    grade_stubs(submissions, store.folder, tmp_path / "deaths")
-    assert {path: path.stat().st_mtime_ns for path in store.folder.iterdir()} == stamps
+    before = kept(tmp_path)
+    grade_stubs(submissions, tmp_path)
+    assert kept(tmp_path) == before
     with pytest.raises(SystemExit, match=r"did not start .* What is graded is kept"):
-        grade_stubs(
-            hand_in(tmp_path / "class", {"zoe": "no start"}) + submissions, store.folder, tmp_path / "deaths"
-        )
+        grade_stubs(hand_in(tmp_path / "class", {"zoe": "no start"}) + submissions, tmp_path)
     capfd.readouterr()  # what the processes said to the one who grades
 
 
@@ -532,7 +531,7 @@ def kill_and_go_on(folder: Path, count: int, kills: int) -> None:
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
         if kill < kills:
             due = count * (kill + random.random()) / (kills + 1)
-            while len(list(folder.glob("out/*.json"))) < due:
+            while len(kept(folder)) < due:
                 assert process.poll() is None, "it ended before it could be killed"
                 time.sleep(0.02)
             process.kill()
@@ -544,24 +543,19 @@ def kill_and_go_on(folder: Path, count: int, kills: int) -> None:
 def test_a_class_that_is_killed_has_the_same_results(tmp_path):
     kill_and_go_on(tmp_path / "killed", 24, 1)
     (tmp_path / "whole").mkdir()
-    waiting_class(tmp_path / "whole", 24)
-    killed, whole = (results(tmp_path / which / "out") for which in ("killed", "whole"))
-    assert killed == whole and len(killed) == 24
+    whole = waiting_class(tmp_path / "whole", 24)
+    assert (
+        waiting_class(tmp_path / "killed", 24) == whole and len(kept(tmp_path / "killed")) == len(whole) == 24
+    )
 
 
-def results(folder: Path) -> dict[str, dict]:
-    """What is kept, but for the key, in which the course's secret is."""
-    return {path.name: json.loads(path.read_text()) | {"key": ""} for path in folder.iterdir()}
-
-
-def test_a_link_to_the_file_of_another_is_not_read(tmp_path):
-    (tmp_path / "ada").write_text("solution")
-    (tmp_path / "eve").symlink_to(tmp_path / "ada")
-    with open(tmp_path / "huge", "wb") as file:
-        file.truncate(pool.FILE + 1)
-    os.mkfifo(tmp_path / "pipe")
-    read = [pool.read_file(tmp_path / name) for name in ("ada", "eve", "huge", "pipe", "nobody")]
-    assert read == [b"solution", b"", b"", b"", b""]
+def kept(folder: Path) -> list[tuple]:
+    """The results in a book, the oldest first."""
+    with contextlib.suppress(sqlite3.OperationalError):
+        uri = f"file:{folder / 'grades.sqlite'}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+            return db.execute("SELECT id, student, time FROM results ORDER BY id").fetchall()
+    return []
 
 
 def cell(source: str, part: str = "") -> dict:
@@ -630,7 +624,7 @@ def test_without_a_seal_nothing_is_graded(monkeypatch, tmp_path):
     seal.find.cache_clear()
     try:
         with pytest.raises(SystemExit, match=r"puppet is not installed.*bubblewrap.*--unsealed"):
-            main([str(tmp_path)])
+            main(["grade", str(tmp_path), "--course", str(tmp_path / "course")])
         assert seal.chosen(unsealed=True).name == "no seal"
     finally:
         seal.find.cache_clear()

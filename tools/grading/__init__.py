@@ -1,4 +1,4 @@
-"""Grade a class: `python -m tools.grading SUBMISSIONS`.
+"""Grade a class: `python -m tools.grading`.
 
 From the lowest room up; each uses only those above it in this list.
 
@@ -8,7 +8,13 @@ From the lowest room up; each uses only those above it in this list.
     answers       what is in a submitted notebook
     run           the tests of an assignment on one notebook, and their verdicts
     submissions   who handed in what
+    sheets        tables, as any spreadsheet saves them
+    store         the file in which the grades are
+    gradebook     the grades of a course: what was found, and what people entered
+    imports       points by hand and the roster, from tables
     report        tables and feedback pages, as text
-    pool          a whole class: many processes, results kept, files written
-    __main__      the command
+    platforms     the same as Moodle, Canvas and nbgrader take them
+    marking       the page for what a person looks at
+    pool          a whole class: many processes, results kept
+    __main__      the commands
 """

@@ -18,91 +18,47 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from tools.assignments import ROOT, Assignment
-from tools.grading.run import CELL_SECONDS, NOTEBOOK, Result, Verdict, brief, grade_notebook, lost
+from tools.grading.gradebook import Gradebook, result_of
+from tools.grading.run import CELL_SECONDS, NOTEBOOK, Result, brief, grade_notebook, lost
 from tools.grading.sandbox import START, NotStarted
 from tools.grading.seal import Engine
-from tools.grading.submissions import Submission, safe
+from tools.grading.submissions import Submission
 from tools.grading.worker import end_with_parent
 from u2learn.console import hide_bar
-from u2learn.files import write_text
 
 MEMORY = 2 << 30  # bytes, of a process that grades: calls back can make it allocate
-FILE = 64 << 20  # bytes of a notebook
 TRIES = 2
+DECIDE = ("worker", "seal", "sandbox", "answers", "run")  # the rooms that decide what a submission gets
 GRACE = 60  # seconds beyond the notebook's own time after which a process that grades is ended
 Grade = Callable[..., Result]
-
-
-class Store(Protocol):
-    """Where results are kept."""
-
-    def done(self, assignment: Assignment, student: str) -> str | None:
-        """The key with which a result of this student was kept last."""
-
-    def keep(self, assignment: Assignment, result: Result, key: str) -> None:
-        """Keep a result, whole or not at all."""
-
-
-class Files:
-    """A store of one JSON file a student, in a folder for one assignment."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def path(self, student: str) -> Path:
-        return self.folder / f"{safe(student)}.json"
-
-    def done(self, assignment: Assignment, student: str) -> str | None:
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return json.loads(self.path(student).read_text(encoding="utf-8"))["key"]
-        return None
-
-    def keep(self, assignment: Assignment, result: Result, key: str) -> None:
-        write_text(self.path(result.student), json.dumps({"key": key, **asdict(result)}, indent=1))
-
-    def result(self, student: str) -> Result:
-        data = json.loads(self.path(student).read_text(encoding="utf-8"))
-        data.pop("key")
-        return result_of(data)
-
-
-def result_of(data: dict) -> Result:
-    """A result from what `asdict` made of it."""
-    return Result(**{**data, "verdicts": [Verdict(**v) for v in data["verdicts"]]})
 
 
 def grade_class(
     assignment: Assignment,
     submissions: Sequence[Submission],
-    store: Store,
+    book: Gradebook,
     engine: Engine,
     jobs: int,
-    secret: bytes = b"",
     progress: bool = True,
     grade: Grade = grade_notebook,
-) -> None:
-    """Grade all submissions whose result is not in the store, or was made from something else.
+) -> int:
+    """Grade the submissions that are new or changed, and keep each result at once; gives how many there were.
 
-    secret: the course's. grade: what grades one, called as `grade_notebook` is.
+    grade: what grades one, called as `grade_notebook` is.
 
     Raises:
         SystemExit: the engine starts no process. What was graded before is kept.
     """
     from tqdm.auto import tqdm
 
-    ours = fingerprint(assignment, secret)
-    due = deque(
-        each
-        for each in submissions
-        if store.done(assignment, each.student) != key_of(ours, read_file(each.path))
-    )
+    name, ours = assignment.name, fingerprint(assignment, book.secret)
+    due = deque(s for s in submissions if book.done(name, s.student) != key_of(ours, s.read()))
+    count = len(due)
     keys: dict[Submission, str] = {}
     bar = tqdm(
         total=len(submissions),
@@ -111,11 +67,11 @@ def grade_class(
         disable=hide_bar(progress),
     )
     tries: Counter[Submission] = Counter()
-    with bar, Pool(jobs, (assignment, engine, secret, grade)) as pool:
+    with bar, Pool(jobs, (assignment, engine, book.secret, grade)) as pool:
         while due or pool.running:
             while due and pool.free:
                 each = due.popleft()
-                data = read_file(each.path)
+                data = each.read()
                 keys[each] = key_of(ours, data)  # of what is graded, even if the file has changed meanwhile
                 pool.begin(each, data)
             for submission, said in pool.ended():
@@ -127,9 +83,10 @@ def grade_class(
                     continue
                 if isinstance(said, Died):
                     note = f"{submission.note} It was not graded, please look: {said}.".strip()
-                    said = lost(assignment, submission.student, note, "not graded")
-                store.keep(assignment, said, keys[submission])
+                    said = lost(assignment, submission.student, note, "not graded", None)
+                book.keep(name, said, keys[submission])
                 bar.update()
+    return count
 
 
 class Died(Exception):
@@ -205,15 +162,16 @@ class Pool:
 def heard(connection: Connection, running: Running) -> Result | Died | NotStarted | None:
     """What came of a process that grades; None if it has only begun."""
     try:
-        said = json.loads(connection.recv_bytes())
+        text = connection.recv_bytes().decode()
     except EOFError:
         running.process.join()
         why = f"the grader's own process ended on it, with status {running.process.exitcode}"
         return Died(why, again=True) if running.begun else NotStarted(f"Not begun: {why}.")
-    if said == BEGUN:
+    if text == BEGUN:
         running.begun = True
         return None
-    return NotStarted(said["not started"]) if "not started" in said else result_of(said)
+    said = json.loads(text)
+    return NotStarted(said["not started"]) if "not started" in said else result_of(text)
 
 
 BEGUN = "begun"
@@ -232,7 +190,7 @@ def work(
     """Grade one submission in a process of the pool, and send what came out."""
     end_with_parent()
     bound(slot)
-    connection.send_bytes(json.dumps(BEGUN).encode())
+    connection.send_bytes(BEGUN.encode())
     try:
         said = asdict(grade(assignment, submission.student, data, engine, submission.note, secret))
     except NotStarted as error:
@@ -240,7 +198,7 @@ def work(
     except Exception as error:
         traceback.print_exc()  # for the one who grades; a student reads the note
         note = f"{submission.note} The grader failed on it, please look ({brief(error)}).".strip()
-        said = asdict(lost(assignment, submission.student, note, "not graded"))
+        said = asdict(lost(assignment, submission.student, note, "not graded", None))
     with contextlib.suppress(BrokenPipeError):  # nobody waits any more
         connection.send_bytes(json.dumps(said).encode())
 
@@ -261,13 +219,6 @@ def bound(slot: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, most))
 
 
-def read_file(path: Path) -> bytes:
-    """The bytes that were handed in; none for what is no file, too large, or a link to another's."""
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > FILE:
-        return b""
-    return path.read_bytes()
-
-
 def key_of(ours: bytes, data: bytes) -> str:
     return hashlib.sha256(ours + data).hexdigest()
 
@@ -275,7 +226,10 @@ def key_of(ours: bytes, data: bytes) -> str:
 def fingerprint(assignment: Assignment, secret: bytes) -> bytes:
     """Changes with the assignment, the course's secret, the package and the grader."""
     digest = hashlib.sha256(secret)
-    code = [*(ROOT / "u2learn").rglob("*.py"), *(ROOT / "tools" / "grading").glob("*.py")]
+    code = [
+        *(ROOT / "u2learn").rglob("*.py"),
+        *(ROOT / "tools" / "grading" / f"{room}.py" for room in DECIDE),
+    ]
     code += [ROOT / "tools" / "assignments.py", assignment.path, assignment.path.parent / "mistakes.yml"]
     for path in sorted(code):
         digest.update(path.read_bytes())

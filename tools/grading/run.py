@@ -17,11 +17,10 @@ from typing import Any, Protocol, TypedDict
 
 import torch
 
-from tools.assignments import Assignment, Test, part_of
-from tools.grading.answers import read, student_cells, words
+from tools.assignments import Assignment, Test, part_of, text
+from tools.grading.answers import NotANotebook, read, student_cells, words
 from tools.grading.sandbox import TEXT, Died, NotStarted, Sandbox, SubmissionError, plain
 from tools.grading.seal import Engine
-from tools.grading.worker import encodable
 from u2learn.checks import NotYet, check
 
 SCORE = re.compile(r"^leaderboard (\d\.\d+)$", re.M)  # what a hidden test prints to enter a score
@@ -190,10 +189,9 @@ def grade_notebook(
     notes = [note] if note else []
     try:
         cells = read(data)
-        mine = [(part_of(c), encodable("".join(c["source"]))) for c in student_cells(cells)]
-    except Exception as error:
-        notes.append(f"This file is no notebook ({type(error).__name__}).")
-        return lost(assignment, student, " ".join(notes), "the file is no notebook")
+    except NotANotebook as error:
+        return lost(assignment, student, note or str(error), "the file is no notebook")
+    mine = [(part_of(cell), text(cell)) for cell in student_cells(cells)]
     if len(mine) > CELLS:
         notes.append(f"It has {len(mine):,} cells with code; the first {CELLS} count.")
     mine = mine[:CELLS]
@@ -210,18 +208,25 @@ def grade_notebook(
         result.cells.append({"part": part, "source": source[:SHOWN], "error": says})
     for test in assignment.tests:
         if test.kind == "words":
-            answer = result.words[test.part] = encodable(words(cells, test.part))[:SHOWN]
-            says = "to be graded by hand" if answer else "no answer"
-            result.verdicts.append(Verdict.on(test, None if answer else 0, f"{test.part}: {says}."))
+            answer = result.words[test.part] = words(cells, assignment, test.part)[:SHOWN]
+            says = "to be graded by hand" if answer else "no answer was found, a person looks"
+            result.verdicts.append(Verdict.on(test, None, f"{test.part}: {says}."))
     if session.deaths:
         notes.append(f"Its process was ended before its time, {session.deaths} times.")
     result.note = " ".join(notes)
     return result
 
 
-def lost(assignment: Assignment, student: str, note: str, why: str) -> Result:
-    """A result without points."""
-    return Result(student, note, [Verdict.on(t, 0, f"✗ {t.part}: {why}.") for t in assignment.tests])
+def lost(assignment: Assignment, student: str, note: str, why: str, earned: int | None = 0) -> Result:
+    """A result without points. The answers in words wait, so that a person looks at the file.
+
+    earned: None if the tests wait as well.
+    """
+    verdicts = [
+        Verdict.on(test, None if test.kind == "words" else earned, f"✗ {test.part}: {why}.")
+        for test in assignment.tests
+    ]
+    return Result(student, note, verdicts)
 
 
 def grade_cells(assignment: Assignment, session: Session, key: bytes = b"") -> list[Verdict]:
