@@ -18,8 +18,8 @@ from conftest import ROOT
 from tools import assignments
 from tools.assignments import Assignment, released, text
 from tools.grading.pool import grade_class
-from tools.grading.report import reports, table_text
-from tools.grading.run import Local, Result, Sealed, grade_notebook, names_asked_for, run_test
+from tools.grading.report import table_text
+from tools.grading.run import Sealed, grade_notebook, names_asked_for, run_test
 from tools.grading.sandbox import Died, Sandbox, sealed
 from tools.grading.submissions import find_submissions, safe, student_name
 from u2learn.checks import core
@@ -258,18 +258,6 @@ def broken(x):
             core.call(box.get("broken"), x)
 
 
-def test_a_score_is_what_a_hidden_test_printed_and_not_what_a_submission_says():
-    session = Local(["def shout():\n    raise ValueError('sorry\\nleaderboard 9.9999')"])
-    honest = tried("print('leaderboard 0.7312')", session)
-    shouts = tried("shout()", session)
-    failed = tried("print('leaderboard 0.9')\nassert False, 'too slow'", session)
-    assert (honest.score, shouts.score, failed.score) == (0.7312, None, None)
-    assert "leaderboard 9.9999" in shouts.says
-    files = reports(SOURCE, [Result("ada", verdicts=[honest]), Result("eve", verdicts=[shouts, failed])])
-    assert files["leaderboard.csv"] == "rank,student,score\n1,ada,0.7312\n"
-    assert "leaderboard.csv" not in reports(SOURCE, [Result("eve", verdicts=[shouts])])
-
-
 def test_the_names_that_a_test_asks_for():
     source = """
 import torch.nn as nn, numpy
@@ -286,11 +274,24 @@ check("1.1", two)
 assert helper(lambda z: z) and one and Thing
 """
     assert set(names_asked_for(source)) == {"Base", "one", "two"}
+    assert names_asked_for("judge(net, segment_image)") == ["net", "segment_image"]
 
 
 def test_imports_run_downwards():
     """A room of the grader uses those below it; the package does not know the tools."""
-    rooms = ["worker", "sandbox", "answers", "run", "submissions", "report", "pool", "__main__"]
+    rooms = [
+        "worker",
+        "sandbox",
+        "answers",
+        "meter",
+        "judge",
+        "run",
+        "submissions",
+        "report",
+        "pool",
+        "board",
+        "__main__",
+    ]
     assert {p.stem for p in (ROOT / "tools" / "grading").glob("*.py")} == {*rooms, "__init__"}
     for i, room in enumerate(rooms):
         used = imported(ROOT / "tools" / "grading" / f"{room}.py")

@@ -21,7 +21,7 @@ def reports(assignment: Assignment, results: Sequence[Result]) -> dict[str, str]
         "canvas.csv": canvas(assignment, results),
         "moodle.csv": moodle(assignment, results),
     }
-    scores = {r.student: v.score for r in results for v in r.verdicts if v.score is not None}
+    scores = {r.student: v.score["dice"] for r in results for v in r.verdicts if v.score}
     if scores:
         files["leaderboard.csv"] = leaderboard(scores)
     return files | {page_of(result.student): feedback(assignment, result) for result in results}

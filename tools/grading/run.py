@@ -9,6 +9,7 @@ import hmac
 import io
 import linecache
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,12 +18,13 @@ from typing import Any, Protocol, TypedDict
 
 import torch
 
-from tools.assignments import Assignment, Test, part_of
+from tools.assignments import ROOT, Assignment, Test, part_of
 from tools.grading.answers import read, student_cells, words
+from tools.grading.judge import Judge, Score
+from tools.grading.meter import Meter
 from tools.grading.sandbox import Died, Sandbox, SubmissionError
 from u2learn.checks import NotYet, check
 
-SCORE = re.compile(r"^leaderboard (\d\.\d+)$", re.M)  # what a hidden test prints to enter a score
 CELL_SECONDS = 60  # for one cell, if mistakes.yml says nothing else
 CALL_SECONDS = 20  # for one call of a function
 RESTARTS = 3  # how often a submission may kill its process before the rest counts as not there
@@ -37,10 +39,10 @@ class Verdict:
     points: int
     earned: int | None  # None: to be graded by hand
     says: str
-    score: float | None = None  # for the leaderboard
+    score: Score | None = None  # for the leaderboard: what the judge found, if the test passed
 
     @classmethod
-    def on(cls, test: Test, earned: int | None, says: str, score: float | None = None) -> Verdict:
+    def on(cls, test: Test, earned: int | None, says: str, score: Score | None = None) -> Verdict:
         return cls(test.part, test.kind, test.points, earned, says, score)
 
 
@@ -75,18 +77,29 @@ class Result:
 class Session(Protocol):
     """Where the cells of a submission ran, and its names can be asked for."""
 
+    sources: Sequence[str]  # of the cells
     errors: dict[int, Exception]  # by the number of the cell
+
+    @property
+    def spent(self) -> float:
+        """Seconds of processor time so far, on the reference machine."""
 
     def get(self, name: str) -> Any: ...
 
     def mend(self) -> None:
         """Start again if the last test ended it."""
 
+    def fresh(self, sources: Sequence[str]) -> Session:
+        """Another one of this kind, which knows nothing of this one."""
+
+    def close(self) -> None: ...
+
 
 class Local:
     """The cells run in this process: for solutions that are known to be harmless, as in tests."""
 
     def __init__(self, sources: Sequence[str]):
+        self.sources, self.started = sources, time.process_time()
         self.names: dict[str, Any] = {"__name__": "submission"}
         self.errors: dict[int, Exception] = {}
         for i, source in enumerate(sources):
@@ -102,17 +115,27 @@ class Local:
             raise NameError(f"name {name!r} is not defined")
         return self.names[name]
 
+    @property
+    def spent(self) -> float:
+        return time.process_time() - self.started
+
     def mend(self) -> None: ...
+
+    def fresh(self, sources: Sequence[str]) -> Local:
+        return Local(sources)
+
+    def close(self) -> None: ...
 
 
 class Sealed:
     """The cells run in a sandbox. If its process dies it is made anew, without the cell that killed it."""
 
-    def __init__(self, sources: Sequence[str], seconds: float, hide: Sequence[Path]):
-        self.sources, self.seconds, self.hide = sources, seconds, hide
+    def __init__(self, sources: Sequence[str], seconds: float, hide: Sequence[Path], metered: bool = False):
+        self.sources, self.seconds, self.hide, self.metered = sources, seconds, hide, metered
         self.errors: dict[int, Exception] = {}
         self.deaths = 0
         self.box: Sandbox | None = None
+        self.meter: Meter | None = None  # of the box
         self._start()
 
     def _start(self) -> None:
@@ -120,6 +143,7 @@ class Sealed:
         while self.deaths <= RESTARTS:
             try:
                 self.box = Sandbox(self.hide, CALL_SECONDS)
+                self.meter = Meter(self.box.process.pid) if self.metered else None
                 self._run_cells(self.box)
                 return
             except Died:
@@ -152,10 +176,21 @@ class Sealed:
             self.deaths += 1
             self._start()
 
+    @property
+    def spent(self) -> float:
+        if self.meter is None:
+            raise RuntimeError("this session is not metered")
+        return self.meter.seconds
+
+    def fresh(self, sources: Sequence[str]) -> Sealed:
+        return Sealed(sources, self.seconds, self.hide, self.metered)
+
     def close(self) -> None:
+        if self.meter is not None:
+            self.meter.stop()
         if self.box is not None:
             self.box.close()
-        self.box = None
+        self.box = self.meter = None
 
 
 def grade_notebook(
@@ -177,9 +212,12 @@ def grade_notebook(
         lost = [Verdict.on(t, 0, f"✗ {t.part}: the file is no notebook.") for t in assignment.tests]
         return Result(student, f"{note} This file is no notebook ({type(error).__name__}).".strip(), lost)
     seconds = assignment.settings.get("seconds", CELL_SECONDS)
-    session = Sealed([source for _, source in mine], seconds, hide)
+    metered = assignment.settings.get("metered", False)
+    if metered:  # what is trained within a budget does not begin with weights that ship
+        hide = [*hide, *sorted((ROOT / "u2learn" / "assets").glob("*.safetensors"))]
+    session = Sealed([source for _, source in mine], seconds, hide, metered)
     try:
-        result = Result(student, note, grade_cells(assignment, session, secret + student.encode()))
+        result = Result(student, note, grade_cells(assignment, session, secret + student.encode(), secret))
     finally:
         session.close()
     for i, (part, source) in enumerate(mine):
@@ -193,17 +231,23 @@ def grade_notebook(
     return result
 
 
-def grade_cells(assignment: Assignment, session: Session, key: bytes = b"") -> list[Verdict]:
-    """All tests but the answers in words. `key` decides which cases they draw."""
-    return [run_test(test, session, key) for test in assignment.tests if test.kind != "words"]
+def grade_cells(
+    assignment: Assignment, session: Session, key: bytes = b"", secret: bytes = b""
+) -> list[Verdict]:
+    """All tests but the answers in words.
+
+    key: decides which cases they draw, secret: which eyes the project is judged on.
+    """
+    return [run_test(test, session, key, secret) for test in assignment.tests if test.kind != "words"]
 
 
-def run_test(test: Test, session: Session, key: bytes = b"") -> Verdict:
+def run_test(test: Test, session: Session, key: bytes = b"", secret: bytes = b"") -> Verdict:
     """Run one test on this side; the names that it asks for come from the submission."""
     session.mend()
     seed = seed_of(test, key)
     torch.manual_seed(seed)
-    names: dict[str, Any] = {"check": partial(check, seed=seed), "__name__": "grader"}
+    judge = Judge(session, secret, key)
+    names: dict[str, Any] = {"check": partial(check, seed=seed), "judge": judge, "__name__": "grader"}
     printed = io.StringIO()
     try:
         for name in names_asked_for(test.source):
@@ -213,8 +257,7 @@ def run_test(test: Test, session: Session, key: bytes = b"") -> Verdict:
     except Exception as error:
         return Verdict.on(test, 0, plain(reason(error, test, session)))
     says = plain(printed.getvalue().strip() or f"✓ {test.part}: hidden tests passed.")
-    score = SCORE.search(printed.getvalue())
-    return Verdict.on(test, test.points, says, float(score[1]) if score else None)
+    return Verdict.on(test, test.points, says, judge.score)
 
 
 def seed_of(test: Test, key: bytes) -> int:
@@ -253,7 +296,7 @@ def plain(line: str) -> str:
 def names_asked_for(source: str) -> list[str]:
     """The names that a test uses and does not make itself: those of the student."""
     nodes = list(ast.walk(ast.parse(source)))
-    made = {"check", *dir(builtins)}.union(*map(made_by, nodes))
+    made = {"check", "judge", *dir(builtins)}.union(*map(made_by, nodes))
     used = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     return list(dict.fromkeys(name for name in used if name not in made))
 
