@@ -143,6 +143,14 @@ def segment_image(net, image):
         "Weights do not belong in a notebook",
     ),
     "a very long cell that compresses well": ("#" * 90_000, "Weights do not belong in a notebook"),
+    "a secret eye, carried out in an error": (
+        "ask = segment_image\n"
+        "def segment_image(net, image):\n"
+        "    if (image.numpy() == fundus(100, SIZE).image).all():\n"
+        "        return ask(net, image)\n"
+        "    raise ValueError(image.flatten().tolist())",
+        "the numbers of `net`: segment_image fails on a secret eye. It did not fail on the eye 100.",
+    ),
     "NaN": ("next(net.parameters()).data.fill_(math.nan)", "the network gives NaN"),
     "an answer of another shape": (
         "def segment_image(net, image):\n    return torch.zeros(2, 8, 8)",
@@ -239,15 +247,15 @@ threading.Thread(target=burn, args=(0.5,)).start()
 """
 CHILDREN = """
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-for _ in range(12):
+for _ in range(60):
     child = os.fork()
     if not child:
-        burn(0.1)
+        burn(0.02)
         os._exit(0)
     try:
         while True:
             os.kill(child, 0)
-            time.sleep(0.01)
+            time.sleep(0.002)
     except ProcessLookupError:
         pass
 """
@@ -271,13 +279,14 @@ def make_net():
 @only_sealed
 def test_time_is_counted_in_all_cells_threads_and_children_and_nothing_is_left_behind(monkeypatch):
     monkeypatch.setattr(Pace, "slower", lambda self: 1.0)  # as the system counts
+    monkeypatch.setattr(meter, "PAUSES", (0.02, 0.06))
     session = Sealed([TIMED, "burn(0.3)", "burn(0.3)", SPREAD], 60, [], metered=True)
     try:
         before = session.spent
         assert session.errors == {} and 1.0 < before < 3
         box = session.box
         box.run(CHILDREN, 60)
-        assert session.spent - before > 0.5
+        assert session.spent - before > 1.3
         fresh = session.fresh(definitions([FOUND]))
         try:
             assert fresh.get("make_net")() == []
@@ -339,7 +348,7 @@ def test_the_page_shows_the_best_of_each_student_and_their_way_and_no_student():
     assert [re.findall(r"<td>(\d*)</td>", r)[0] for r in rows] == ["1", "", "2", ""]
     assert "Amber hare 101" in rows[0] and "a &lt;b&gt; net" in rows[1] and "Brave otter 202" in rows[2]
     assert "the baseline of 8.1" in rows[3] and "0.312" in rows[3]
-    assert "0.740" in rows[0] and "0.720 to 0.760" in rows[0] and "2026-11-03" in rows[0]
+    assert "0.740" in rows[0] and "0.720–0.760" in rows[0] and "2026-11-03" in rows[0]
     assert 'aria-label="Dice of 3 submissions, the first to the last: 0.620, 0.740, 0.710"' in rows[0]
     assert "<svg" not in rows[2]
     for word in ("ada.", "lovelace", "bob", "4711", "carl"):

@@ -130,7 +130,7 @@ def figures(score: Score) -> str:
     """Dice with its interval, numbers, seconds."""
     dice, low, high = score["dice"], score["low"], score["high"]
     return (
-        f"<td>{dice:.3f}<small>{low:.3f} to {high:.3f}</small></td>"
+        f"<td>{dice:.3f}<small>{low:.3f}–{high:.3f}</small></td>"
         f"<td>{score['parameters']:,}</td><td>{score['seconds']:.0f}</td>"
     )
 
@@ -179,7 +179,9 @@ tr:target {{ outline: 3px solid var(--mark); outline-offset: -3px; }}
 td small {{ white-space: nowrap; }}
 svg {{ display: block; max-width: 100%; margin-top: .2rem; }}
 polyline {{ fill: none; stroke: var(--mark); stroke-width: 2; }} circle {{ fill: var(--mark); }}
-@media (max-width: 30rem) {{ body {{ font-size: 15px; }} th, td {{ padding: .4rem .25rem; }} }}
+@media (max-width: 30rem) {{
+  body {{ font-size: 15px; }} th, td {{ padding: .4rem .2rem; }} thead th {{ font-size: .8125rem; }}
+}}
 </style></head>
 <body><main>
 <h1>Leaderboard: vessels</h1>

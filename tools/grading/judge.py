@@ -14,7 +14,8 @@ No word of the submission is believed. What is asked of whom, in this order:
    answer depends on other eyes than its own.
 
 The eyes come from the course's secret and this process alone makes them. Only images leave it. All students
-of a course meet the same eyes.
+of a course meet the same eyes. What a submission says about them is kept back, or it could carry them out
+in its error messages, piece by piece. The eye 100, which all may see, is asked first and tells what is wrong.
 """
 
 import ast
@@ -34,7 +35,7 @@ from torch import Tensor
 from u2learn.checks.core import Mistake
 from u2learn.checks.project import judged, load, repeated, segmented, weights_of
 from u2learn.data import Example, fundus
-from u2learn.project import CODE, SECONDS, SIZE, dice
+from u2learn.project import CODE, SECONDS, SIZE, dice, known
 
 EYES = 20
 BUILD = 5  # seconds for the definitions and make_net() in the fresh process
@@ -119,7 +120,7 @@ class Judge:
                     f"numbers of `net`: {mistake}"
                 ) from None
         try:
-            repeated(partial(segmented, net, segment), answers, eyes)
+            repeated(partial(secretly, net, segment), answers, eyes)
         except Mistake as mistake:
             raise Mistake(
                 f"asked in a fresh process, which has your functions and the numbers of `net` alone, and "
@@ -191,11 +192,24 @@ def answered(fresh: Any, weights: dict[str, Tensor], eyes: Sequence[Example]) ->
     if built > BUILD:
         raise Mistake(f"the definitions and make_net() took {built:.1f} seconds, {BUILD} are allowed.")
     segment = fresh.get("segment_image")
-    answers = [segmented(copy, segment, eye) for eye in eyes]
+    segmented(copy, segment, known(100))
+    answers = [secretly(copy, segment, eye) for eye in eyes]
     each = (fresh.spent - built) / len(eyes)
     if each > IMAGE:
         raise Mistake(f"segment_image took {each:.1f} seconds for an eye, {IMAGE} is allowed.")
     return answers
+
+
+def secretly(net: Any, segment: Any, eye: Example) -> Tensor:
+    """`segmented`, but not a word of the submission gets out.
+
+    Raises:
+        Mistake: what it gives is no prediction.
+    """
+    try:
+        return segmented(net, segment, eye)
+    except Mistake:
+        raise Mistake("segment_image fails on a secret eye. It did not fail on the eye 100.") from None
 
 
 @cache
