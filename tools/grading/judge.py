@@ -74,7 +74,7 @@ class Process(Protocol):
 class Judge:
     """Given to a hidden test as `judge`: `judge(net, segment_image)` prints what it found.
 
-    secret: the course's; key: the student's, from it. With no secret the eyes are those of an empty one.
+    secret: the course's, without which anybody could draw the eyes; key: the student's, made from it.
 
     Attributes:
         score: for the leaderboard, once the network has passed.
@@ -141,8 +141,10 @@ class Judge:
 
 
 def short(sources: Sequence[str]) -> None:
-    """Raises:
-    Mistake: the code could hold weights.
+    """See that the code of the cells is too short to hold weights.
+
+    Raises:
+        Mistake: it is not.
     """
     code = "\n".join(sources).encode(errors="replace")
     size = len(zlib.compress(code, 9))
