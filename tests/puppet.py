@@ -53,7 +53,7 @@ class Puppet:
     def arguments(self) -> list[str]:
         return []
 
-    def start(self, arguments, end: socket.socket) -> seal.Started:
+    def start(self, arguments, end: socket.socket, hide=()) -> seal.Started:
         threading.Thread(target=self.play, args=(end.dup(),), daemon=True).start()
         sleep = subprocess.Popen(
             ["sleep", "60"],

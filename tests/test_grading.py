@@ -18,9 +18,7 @@ from conftest import ROOT
 from tools import assignments
 from tools.assignments import Assignment, released, text
 from tools.grading import seal
-from tools.grading.gradebook import Graded, Line
-from tools.grading.report import reports
-from tools.grading.run import Local, Result, Sealed, grade_notebook, names_asked_for, run_test
+from tools.grading.run import Sealed, grade_notebook, names_asked_for, run_test
 from tools.grading.sandbox import Sandbox
 from tools.grading.submissions import safe
 from u2learn.checks import core
@@ -248,21 +246,6 @@ def broken(x):
             core.call(box.get("broken"), x)
 
 
-def test_a_score_is_what_a_hidden_test_printed_and_not_what_a_submission_says():
-    session = Local(["def shout():\n    raise ValueError('sorry\\nleaderboard 9.9999')"])
-    honest = tried("print('leaderboard 0.7312')", session)
-    shouts = tried("shout()", session)
-    failed = tried("print('leaderboard 0.9')\nassert False, 'too slow'", session)
-    assert (honest.score, shouts.score, failed.score) == (0.7312, None, None)
-    assert "leaderboard 9.9999" in shouts.says
-    ada, eve = (
-        Graded(name, result=Result(name, verdicts=verdicts), lines=[Line(v, "") for v in verdicts])
-        for name, verdicts in (("ada", [honest]), ("eve", [shouts, failed]))
-    )
-    assert reports(SOURCE, [ada, eve])["leaderboard.csv"] == "rank,student,score\n1,ada,0.7312\n"
-    assert "leaderboard.csv" not in reports(SOURCE, [eve])
-
-
 def test_the_names_that_a_test_asks_for():
     source = """
 import torch.nn as nn, numpy
@@ -279,12 +262,13 @@ check("1.1", two)
 assert helper(lambda z: z) and one and Thing
 """
     assert set(names_asked_for(source)) == {"Base", "one", "two"}
+    assert names_asked_for("judge(net, segment_image)") == ["net", "segment_image"]
 
 
 def test_imports_run_downwards():
     """A room of the grader uses those below it; the package does not know the tools."""
-    rooms = ["worker", "seal", "sandbox", "answers", "run", "submissions", "sheets", "store", "gradebook"]
-    rooms += ["imports", "report", "platforms", "marking", "pool", "__main__"]
+    rooms = ["worker", "seal", "sandbox", "answers", "meter", "judge", "run", "submissions", "sheets"]
+    rooms += ["store", "gradebook", "imports", "report", "platforms", "marking", "board", "pool", "__main__"]
     assert {p.stem for p in (ROOT / "tools" / "grading").glob("*.py")} == {*rooms, "__init__"}
     for i, room in enumerate(rooms):
         used = imported(ROOT / "tools" / "grading" / f"{room}.py")

@@ -155,7 +155,7 @@ def test_the_quick_tests_are_those_without_a_mark():
     assert systems == {"ubuntu", "macos", "windows"}
 
 
-@pytest.mark.parametrize("name", ["test", "book"])
+@pytest.mark.parametrize("name", ["test", "book", "leaderboard"])
 def test_workflows_may_read_alone_and_run_no_action_that_can_change(name):
     """Lint comes first, the whole last; an action is named by its commit, with its version behind it."""
     text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")

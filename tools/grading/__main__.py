@@ -7,6 +7,7 @@
     python -m tools.grading history STUDENT --assignment NAME
     python -m tools.grading roster FILE [--assignment NAME]
     python -m tools.grading export moodle|canvas|nbgrader [--assignment NAME] [--into FILE]
+    python -m tools.grading board FOLDER [--unsealed]
     python -m tools.grading tables
     python -m tools.grading backup
 
@@ -23,7 +24,8 @@ every assignment that somebody handed in is graded. Then COURSE/ASSIGNMENT holds
 
 and COURSE/points.csv all assignments side by side. `mark` opens a page on this computer with question, rubric
 and answer side by side; or fill in marks.csv and grade again, or give the file to `import`. `tables` makes
-everything in these folders again, but for grades.sqlite and backups/.
+everything in these folders again, but for grades.sqlite and backups/. `board` writes the project's
+leaderboard, as a page that names nobody.
 """
 
 import argparse
@@ -32,10 +34,12 @@ import os
 import sys
 import webbrowser
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from tools.assignments import EXERCISES, ROOT, Assignment, names
 from tools.grading import seal
+from tools.grading.board import PROJECT, write_board
 from tools.grading.gradebook import ADJUSTMENT, LATE, Entry, Gradebook, Graded
 from tools.grading.imports import points_of, read_roster, take_marks, test_of
 from tools.grading.marking import Marking, Server
@@ -51,6 +55,7 @@ from tools.grading.platforms import (
 )
 from tools.grading.pool import grade_class
 from tools.grading.report import course_table, reports
+from tools.grading.run import grade_notebook
 from tools.grading.sheets import Unreadable, shown
 from tools.grading.store import FILE, Refused
 from tools.grading.submissions import Handed, Unclear, unpack_class
@@ -96,7 +101,6 @@ def parser() -> argparse.ArgumentParser:
     grade = command("grade", run_grade, "grade what was handed in")
     grade.add_argument("submissions", type=Path, help="a folder or a zip file")
     grade.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1))
-    grade.add_argument("--unsealed", action="store_true", help="run submissions without a seal, as yourself")
     mark = command("mark", run_mark, "mark the answers in words, on a page of this computer")
     mark.add_argument("--port", type=int, default=0, help="default: a free one")
     take = command("import", run_import, "take points and comments from a table")
@@ -120,6 +124,12 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--column", default="", help="the heading of the assignment in Canvas, if it is not its title"
     )
+    board = command("board", run_board, "write the project's leaderboard, for all to see")
+    board.add_argument("folder", type=Path)
+    for each in (grade, board):
+        each.add_argument(
+            "--unsealed", action="store_true", help="run submissions without a seal, as yourself"
+        )
     command("tables", run_tables, "make the tables and pages again")
     command("backup", run_backup, "copy the grades")
     return whole
@@ -326,6 +336,12 @@ def save(path: Path, content: str | bytes) -> None:
     data = content.encode("utf-8") if isinstance(content, str) else content
     with written_whole(path, len(data)) as temporary:
         temporary.write_bytes(data)
+    print(f"Written: {path}")
+
+
+def run_board(book: Gradebook, options: argparse.Namespace) -> None:
+    grade = partial(grade_notebook, engine=seal.chosen(options.unsealed), secret=book.secret)
+    path = write_board(book.results(PROJECT), options.folder, book.secret, grade, options.exercises)
     print(f"Written: {path}")
 
 

@@ -37,10 +37,10 @@ def read(data: bytes) -> list[dict]:
     except (ValueError, RecursionError, MemoryError):
         raise NotANotebook("This file is no notebook: it is not JSON, as every .ipynb is.") from None
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
-    found = [settled(cell) for cell in cells if isinstance(cell, dict)] if isinstance(cells, list) else []
-    if not found:
+    mine = [settled(cell) for cell in cells if isinstance(cell, dict)] if isinstance(cells, list) else []
+    if not mine:
         raise NotANotebook("This file is no notebook: it has no cells.")
-    return found
+    return mine
 
 
 def unpacked(data: bytes) -> dict[str, bytes]:

@@ -213,6 +213,11 @@ class Gradebook(Store):
         with self.transaction():
             self._add("results", now(), assignment, result.student, fingerprint, __version__, text)
 
+    def results(self, assignment: str) -> list[Result]:
+        """The results of all runs, the oldest first."""
+        rows = self.rows("SELECT result FROM results WHERE assignment = ? ORDER BY id", assignment)
+        return [result_of(row["result"]) for row in rows]
+
     def assignments(self) -> list[str]:
         """Those of which something was handed in, graded or entered, in order."""
         query = " UNION ".join(

@@ -15,7 +15,7 @@ def reports(assignment: Assignment, graded: Sequence[Graded]) -> dict[str, str]:
     """The files of a graded class, by name. There is a leaderboard if a test gave a score for it."""
     files = {"points.csv": points(assignment, graded), "marks.csv": marks_table(assignment, graded)}
     scores = {
-        one.student: line.verdict.score
+        one.student: line.verdict.score["dice"]
         for one in graded
         for line in one.lines
         if line.verdict.score is not None

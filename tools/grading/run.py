@@ -8,7 +8,6 @@ import contextlib
 import hmac
 import io
 import linecache
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,11 +18,12 @@ import torch
 
 from tools.assignments import Assignment, Test, part_of, text
 from tools.grading.answers import NotANotebook, read, student_cells, words
+from tools.grading.judge import Judge, Score
+from tools.grading.meter import Meter
 from tools.grading.sandbox import TEXT, Died, NotStarted, Sandbox, SubmissionError, plain
-from tools.grading.seal import Engine
+from tools.grading.seal import PACKAGE, Engine
 from u2learn.checks import NotYet, check
 
-SCORE = re.compile(r"^leaderboard (\d\.\d+)$", re.M)  # what a hidden test prints to enter a score
 CELL_SECONDS = 60  # for one cell, if mistakes.yml says nothing else
 CALL_SECONDS = 20  # for one call of a function, with all that it asks back
 NOTEBOOK = 5  # a whole notebook with its tests has the time of so many cells
@@ -43,10 +43,10 @@ class Verdict:
     points: int
     earned: int | None  # None: to be graded by hand
     says: str
-    score: float | None = None  # for the leaderboard
+    score: Score | None = None  # for the leaderboard: what the judge found, if the test passed
 
     @classmethod
-    def on(cls, test: Test, earned: int | None, says: str, score: float | None = None) -> Verdict:
+    def on(cls, test: Test, earned: int | None, says: str, score: Score | None = None) -> Verdict:
         return cls(test.part, test.kind, test.points, earned, says, score)
 
 
@@ -81,18 +81,29 @@ class Result:
 class Session(Protocol):
     """Where the cells of a submission ran, and its names can be asked for."""
 
+    sources: Sequence[str]  # of the cells
     errors: dict[int, Exception]  # by the number of the cell
+
+    @property
+    def spent(self) -> float:
+        """Seconds of processor time so far, on the reference machine."""
 
     def get(self, name: str) -> Any: ...
 
     def mend(self) -> None:
         """Start again if the last test ended it."""
 
+    def fresh(self, sources: Sequence[str]) -> Session:
+        """Another one of this kind, which knows nothing of this one."""
+
+    def close(self) -> None: ...
+
 
 class Local:
     """The cells run in this process: for solutions that are known to be harmless, as in tests."""
 
     def __init__(self, sources: Sequence[str]):
+        self.sources, self.started = sources, time.process_time()
         self.names: dict[str, Any] = {"__name__": "submission"}
         self.errors: dict[int, Exception] = {}
         for i, source in enumerate(sources):
@@ -108,28 +119,41 @@ class Local:
             raise NameError(f"name {name!r} is not defined")
         return self.names[name]
 
+    @property
+    def spent(self) -> float:
+        return time.process_time() - self.started
+
     def mend(self) -> None: ...
+
+    def fresh(self, sources: Sequence[str]) -> Local:
+        return Local(sources)
+
+    def close(self) -> None: ...
 
 
 class Sealed:
     """The cells run in a sandbox. If its process dies it is made anew, without the cell that killed it.
 
-    seconds: for a cell. All cells, tests and new starts together have NOTEBOOK times that.
+    seconds: for a cell. All cells, tests and new starts together have NOTEBOOK times that. metered: what it
+    costs is measured; then no weights that ship are there, as what is trained within a budget begins without.
     """
 
-    def __init__(self, sources: Sequence[str], seconds: float, engine: Engine):
-        self.sources, self.seconds, self.engine = sources, seconds, engine
+    def __init__(self, sources: Sequence[str], seconds: float, engine: Engine, metered: bool = False):
+        self.sources, self.seconds, self.engine, self.metered = sources, seconds, engine, metered
         self.until = time.monotonic() + NOTEBOOK * seconds
         self.errors: dict[int, Exception] = {}
         self.deaths = 0
         self.box: Sandbox | None = None
+        self.meter: Meter | None = None  # of the box
         self._start()
 
     def _start(self) -> None:
         self.close()
         while self.deaths <= RESTARTS and time.monotonic() < self.until:
             try:
-                self.box = Sandbox(self.engine, CALL_SECONDS, self.until)
+                hide = sorted((PACKAGE / "assets").glob("*.safetensors")) if self.metered else []
+                self.box = Sandbox(self.engine, CALL_SECONDS, self.until, hide)
+                self.meter = Meter(self.box.started.pid) if self.metered else None
                 self._run_cells(self.box)
                 return
             except Died:
@@ -165,10 +189,21 @@ class Sealed:
             self.deaths += 1
             self._start()
 
+    @property
+    def spent(self) -> float:
+        if self.meter is None:
+            raise RuntimeError("this session is not metered")
+        return self.meter.seconds
+
+    def fresh(self, sources: Sequence[str]) -> Sealed:
+        return Sealed(sources, self.seconds, self.engine, self.metered)
+
     def close(self) -> None:
+        if self.meter is not None:
+            self.meter.stop()
         if self.box is not None:
             self.box.close()
-        self.box = None
+        self.box = self.meter = None
 
 
 def grade_notebook(
@@ -196,11 +231,12 @@ def grade_notebook(
         notes.append(f"It has {len(mine):,} cells with code; the first {CELLS} count.")
     mine = mine[:CELLS]
     seconds = assignment.settings.get("seconds", CELL_SECONDS)
-    session = Sealed([source for _, source in mine], seconds, engine)
+    session = Sealed(
+        [source for _, source in mine], seconds, engine, assignment.settings.get("metered", False)
+    )
+    key = secret + student.encode("utf-8", "surrogatepass")
     try:
-        result = Result(
-            student, "", grade_cells(assignment, session, secret + student.encode("utf-8", "surrogatepass"))
-        )
+        result = Result(student, "", grade_cells(assignment, session, key, secret))
     finally:
         session.close()
     for i, (part, source) in enumerate(mine):
@@ -229,17 +265,23 @@ def lost(assignment: Assignment, student: str, note: str, why: str, earned: int 
     return Result(student, note, verdicts)
 
 
-def grade_cells(assignment: Assignment, session: Session, key: bytes = b"") -> list[Verdict]:
-    """All tests but the answers in words. `key` decides which cases they draw."""
-    return [run_test(test, session, key) for test in assignment.tests if test.kind != "words"]
+def grade_cells(
+    assignment: Assignment, session: Session, key: bytes = b"", secret: bytes = b""
+) -> list[Verdict]:
+    """All tests but the answers in words.
+
+    key: decides which cases they draw, secret: which eyes the project is judged on.
+    """
+    return [run_test(test, session, key, secret) for test in assignment.tests if test.kind != "words"]
 
 
-def run_test(test: Test, session: Session, key: bytes = b"") -> Verdict:
+def run_test(test: Test, session: Session, key: bytes = b"", secret: bytes = b"") -> Verdict:
     """Run one test on this side; the names that it asks for come from the submission."""
     session.mend()
     seed = seed_of(test, key)
     torch.manual_seed(seed)
-    names: dict[str, Any] = {"check": partial(check, seed=seed), "__name__": "grader"}
+    judge = Judge(session, secret, key)
+    names: dict[str, Any] = {"check": partial(check, seed=seed), "judge": judge, "__name__": "grader"}
     printed = io.StringIO()
     try:
         for name in names_asked_for(test.source):
@@ -251,8 +293,7 @@ def run_test(test: Test, session: Session, key: bytes = b"") -> Verdict:
     except Exception as error:
         return Verdict.on(test, 0, plain(reason(error, test, session), SAYS))
     says = plain(printed.getvalue().strip() or f"✓ {test.part}: hidden tests passed.", SAYS)
-    score = SCORE.search(printed.getvalue())
-    return Verdict.on(test, test.points, says, float(score[1]) if score else None)
+    return Verdict.on(test, test.points, says, judge.score)
 
 
 def seed_of(test: Test, key: bytes) -> int:
@@ -288,7 +329,7 @@ def brief(error: Exception) -> str:
 def names_asked_for(source: str) -> list[str]:
     """The names that a test uses and does not make itself: those of the student."""
     nodes = list(ast.walk(ast.parse(source)))
-    made = {"check", *dir(builtins)}.union(*map(made_by, nodes))
+    made = {"check", "judge", *dir(builtins)}.union(*map(made_by, nodes))
     used = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     return list(dict.fromkeys(name for name in used if name not in made))
 

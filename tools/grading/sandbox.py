@@ -18,6 +18,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tools.grading.seal import Engine, last
@@ -86,17 +87,20 @@ def gradient(function: Remote, *args: Any, **kwargs: Any) -> Any:
 class Sandbox:
     """One process of a submission; `with Sandbox(...) as box:` ends it, its children and its folder.
 
-    seconds: for a call; until: when all must be over, by time.monotonic().
+    seconds: for a call; until: when all must be over, by time.monotonic(); hide: files of the package that
+    are empty there.
     """
 
-    def __init__(self, engine: Engine, seconds: float = 20, until: float = math.inf):
+    def __init__(
+        self, engine: Engine, seconds: float = 20, until: float = math.inf, hide: Sequence[Path] = ()
+    ):
         self.seconds, self.until = seconds, until
         self.callbacks: list[Callable] = []
         self.stopped = ""  # what it took too much of
         self.end, theirs = socket.socketpair()
         self.channel = Channel(self._read, self._write, self._keep, self._find)
         with theirs:
-            self.started = engine.start(engine.arguments(), theirs)
+            self.started = engine.start(engine.arguments(), theirs, hide)
         self.deadline = time.monotonic() + START
         self.closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()

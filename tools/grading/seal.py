@@ -71,6 +71,11 @@ class Started:
     def alive(self) -> bool:
         return self.process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """The process from which all others of the submission come, as seen from here."""
+        return self.process.pid
+
     def excess(self) -> str:
         """What it has taken too much of, in words; "" if nothing."""
         return ""
@@ -98,8 +103,11 @@ class Engine(Protocol):
     def why_not(self) -> str:
         """Why it cannot be used here, as found by trying; "" if it can."""
 
-    def start(self, arguments: Sequence[str], end: socket.socket) -> Started:
-        """Start Python with these arguments; `end` becomes its standard input and output."""
+    def start(self, arguments: Sequence[str], end: socket.socket, hide: Sequence[Path] = ()) -> Started:
+        """Start Python with these arguments; `end` becomes its standard input and output.
+
+        hide: files of the package that are empty under a seal.
+        """
 
     def arguments(self) -> list[str]:
         """What starts the worker."""
@@ -116,7 +124,7 @@ class Unsealed:
     def arguments(self) -> list[str]:
         return [str(WORKER), str(MEMORY), "0"]
 
-    def start(self, arguments: Sequence[str], end: socket.socket) -> Started:
+    def start(self, arguments: Sequence[str], end: socket.socket, hide: Sequence[Path] = ()) -> Started:
         folder = Path(tempfile.mkdtemp(prefix="u2learn-"))
         paths = {"PYTHONPATH": str(PACKAGE.parent), "PATH": os.environ.get("PATH", "")}
         home = {"HOME": str(folder), "TMPDIR": str(folder)}
@@ -151,7 +159,7 @@ class Bubblewrap:
     def arguments(self) -> list[str]:
         return [f"{COURSE}/worker.py", str(MEMORY), str(PROCESSES)]
 
-    def start(self, arguments: Sequence[str], end: socket.socket) -> Started:
+    def start(self, arguments: Sequence[str], end: socket.socket, hide: Sequence[Path] = ()) -> Started:
         # All namespaces are new. The root is made of memory and becomes read-only at the end, /proc as well:
         # a process whose user is root outside could set the kernel's variables there.
         seccomp, info = data_pipe(compiled()), os.pipe()
@@ -167,7 +175,7 @@ class Bubblewrap:
             else:
                 command += ["--ro-bind-try", str(path), str(path)]
         command += ["--ro-bind-try", LIBRARIES, LIBRARIES]
-        for source, place in shown():
+        for source, place in [*shown(), *emptied(hide)]:
             command += ["--ro-bind", source, place]
         command += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
         command += ["--size", str(SHARED), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
@@ -260,7 +268,7 @@ class Container:
     def arguments(self) -> list[str]:
         return [f"{COURSE}/worker.py", str(MEMORY), "0"]
 
-    def start(self, arguments: Sequence[str], end: socket.socket) -> Started:
+    def start(self, arguments: Sequence[str], end: socket.socket, hide: Sequence[Path] = ()) -> Started:
         container = f"u2learn-{secrets.token_hex(8)}"
         folder = Path(tempfile.mkdtemp(prefix="u2learn-"))
         (folder / "seccomp.json").write_text(profile())
@@ -274,7 +282,7 @@ class Container:
             *("--tmpfs", f"{HOME}:size={DISK},mode=1777"),
         ]
         system = [(path, path) for path in (*SYSTEM, LIBRARIES) if Path(path).exists()]
-        for source, place in (*system, *shown()):
+        for source, place in (*system, *shown(), *emptied(hide)):
             command += ["--volume", f"{source}:{place}:ro"]
         for name, value in ENVIRONMENT.items():
             command += ["--env", f"{name}={value}"]
@@ -290,6 +298,11 @@ class InContainer(InFolder):
     def __init__(self, process: subprocess.Popen, folder: Path, program: str, container: str):
         super().__init__(process, folder)
         self.program, self.container = program, container
+
+    @property
+    def pid(self) -> int:
+        command = [self.program, "inspect", "--format", "{{.State.Pid}}", self.container]
+        return int(subprocess.run(command, capture_output=True, check=True).stdout)
 
     def kill(self) -> None:
         if self.alive:
@@ -319,6 +332,14 @@ def shown() -> list[tuple[str, str]]:
     homes = [str(path) for path in dict.fromkeys([Path(sys.base_prefix), Path(sys.prefix), real])]
     python = [(home, home) for home in homes if home != "/usr"]
     return [*python, (str(PACKAGE), f"{COURSE}/u2learn"), (str(WORKER), f"{COURSE}/worker.py")]
+
+
+def emptied(paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """An empty file in place of each of these files of the package, wherever it is seen."""
+    places = [f"{COURSE}/u2learn/{path.relative_to(PACKAGE)}" for path in paths]
+    homes = [home for home, _ in shown()[:-2]]
+    places += [str(path) for path in paths if any(path.is_relative_to(home) for home in homes)]
+    return [(os.devnull, place) for place in places]
 
 
 def course_in_sight() -> str:

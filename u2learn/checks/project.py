@@ -1,40 +1,49 @@
-"""Checks of assignment 8: a vessel segmenter of one's own, and the evaluator of its leaderboard."""
+"""Checks of assignment 8: a vessel segmenter of one's own.
 
-from collections.abc import Sequence
-from functools import cache, partial
+What the answers should be is computed inside of the questions, so that nobody can import it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import cos, pi
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, shown
+from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, same, shown
 from u2learn.data.drawn.retina import fundus
 from u2learn.data.example import Example
-from u2learn.metrics.overlap import OverlapScores
+from u2learn.project import DUE, PARAMETERS, SIZE, baseline, checked, counts, dice, known
 
-SIZE = (144, 140)  # of the drawn eyes
-PARAMETERS = 100_000  # that a network may have
+KNOWN = (100, 101, 102)  # the eyes that students test on
 
 
 @question("8.1", "darkness")
 def darkness(g: torch.Generator, answer: Answer) -> str:
+    def dark(plane: Tensor, width: int, outside: bool = False) -> Tensor:
+        rows, columns = (size + 2 * (width // 2) for size in plane.shape)
+        padded, there = torch.zeros(rows, columns), torch.full((rows, columns), float(outside))
+        inner = (slice(width // 2, rows - width // 2), slice(width // 2, columns - width // 2))
+        padded[inner], there[inner] = plane, 1.0
+        total, count = (x.unfold(0, width, 1).unfold(1, width, 1).sum((-1, -2)) for x in (padded, there))
+        return total / count - plane
+
     cases = Cases("the map", 1e-5)
     for _ in range(8):
         H, W = integers(g, (20, 26), (28, 34))
         image = torch.randint(0, 256, (3, H, W), generator=g, dtype=torch.uint8)
         width = 2 * integers(g, (1, 6))[0] + 1
         green = image[1].float() / 255
-        near = dark_map(green, width)
+        near = dark(green, width)
         suspects = {
-            "it is the green channel, number 1: red is 0, blue is 2": dark_map(image[0].float() / 255, width),
-            "it is the green channel, not the mean of all three": dark_map(
-                image.float().mean(0) / 255, width
-            ),
+            "it is the green channel, number 1: red is 0, blue is 2": dark(image[0].float() / 255, width),
+            "it is the green channel, not the mean of all three": dark(image.float().mean(0) / 255, width),
             "the sign is wrong: a dark pixel should be positive": -near,
             "bytes were not divided by 255": near * 255,
             "the zeros around the image count in the mean, so that its border looks bright": (
-                dark_map(green, width, zeros=True)
+                dark(green, width, outside=True)
             ),
             "that is the mean of the surroundings: take the pixel off it": near + green,
             "compare with the surroundings of this pixel, not with the whole image": green.mean() - green,
@@ -44,11 +53,6 @@ def darkness(g: torch.Generator, answer: Answer) -> str:
     return cases.done("8 random images agree, at the border too.")
 
 
-def dark_map(green: Tensor, width: int, zeros: bool = False) -> Tensor:
-    mean = F.avg_pool2d(green[None], width, 1, width // 2, count_include_pad=zeros)[0]
-    return mean - green
-
-
 @question("8.2", "rate")
 def rate(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
@@ -56,8 +60,8 @@ def rate(g: torch.Generator, answer: Answer) -> str:
         steps, peak = 10 * integers(g, (4, 12))[0], 0.001 * integers(g, (1, 9))[0]
         warm = steps // 10
         for step in (0, 1, warm - 1, warm, warm + 1, steps // 2, steps - 2, steps - 1):
-            want = one_cycle(step, steps, peak)
             part = (step - warm) / (steps - warm)
+            want = peak * (step + 1) / warm if step < warm else peak * (1 + cos(pi * part)) / 2
             suspects = {
                 "the first step has the rate 0, and is lost: count from 1 in the warm-up": (
                     peak * step / warm if step < warm else want
@@ -76,13 +80,6 @@ def rate(g: torch.Generator, answer: Answer) -> str:
             }
             cases.add(call(answer, step, steps, peak), want, suspects, f"rate({step}, {steps}, {peak:.3f})")
     return cases.done("6 random schedules warm up, reach their peak and go down along a cosine.")
-
-
-def one_cycle(step: int, steps: int, peak: float) -> float:
-    warm = steps // 10
-    if step < warm:
-        return peak * (step + 1) / warm
-    return peak * (1 + cos(pi * (step - warm) / (steps - warm))) / 2
 
 
 class Spy(nn.Module):
@@ -142,54 +139,141 @@ def asked(net: Spy, x: Tensor) -> Tensor:
     return net(x[None])[0][0]
 
 
-@cache
-def eyes(seeds: Sequence[int]) -> list[Example]:
-    return [fundus(seed, SIZE) for seed in seeds]
-
-
-def evaluate(net: nn.Module, segment: Answer, seeds: Sequence[int]) -> tuple[float, float]:
-    """Dice of a network and of the baseline on drawn eyes: totals over the full images, threshold 1/2.
+def segmented(net: Any, segment: Answer, eye: Example) -> Tensor:
+    """What a student's function gives for an eye: probabilities (2, H, W).
 
     Raises:
-        Mistake: what comes out is no prediction.
+        Mistake: it raises something, or gives something else.
     """
-    scores, baseline, exchanged = OverlapScores(), OverlapScores(), OverlapScores()
-    for eye in eyes(tuple(seeds)):
-        image = torch.from_numpy(eye.image)
-        p = call(segment, net, image.clone())
-        if not isinstance(p, Tensor) or tuple(p.shape) != (2, *SIZE):
+    try:
+        return checked(call(segment, net, torch.from_numpy(eye.image.copy())))
+    except ValueError as error:
+        raise Mistake(str(error)) from None
+
+
+def weights_of(net: Any) -> dict[str, Tensor]:
+    """The numbers of a network by name, four bytes each: nothing but what is counted can hide in them.
+
+    Raises:
+        Mistake: they are more than PARAMETERS, or no tensors.
+    """
+    if not hasattr(net, "state_dict"):
+        raise Mistake(f"expected a network, an nn.Module, got {shown(net)}.")
+    state = call(net.state_dict)
+    if not isinstance(state, Mapping) or not all(isinstance(x, Tensor) for x in state.values()):
+        raise Mistake(f"net.state_dict() should give tensors by name, got {shown(state)}.")
+    count = sum(x.numel() for x in state.values())
+    if count > PARAMETERS:
+        raise Mistake(f"the network has {count:,} numbers, {PARAMETERS:,} are allowed.")
+    return {
+        str(k): x.detach().to(torch.float32 if x.is_floating_point() else torch.int32, copy=True)
+        for k, x in state.items()
+    }
+
+
+def load(weights: Mapping[str, Tensor], make: Answer) -> Any:
+    """A network of `make_net` with these weights.
+
+    Raises:
+        Mistake: it makes another network, or gives the trained one back.
+    """
+    copy = call(make)
+    blank = weights_of(copy)
+    for name in [*weights, *blank]:
+        pair = [tuple(w[name].shape) if name in w else "not there" for w in (weights, blank)]
+        if pair[0] != pair[1]:
             raise Mistake(
-                f"segment_image gives {shown(p)}, expected probabilities (2, {SIZE[0]}, {SIZE[1]})."
+                f"make_net() makes another network than `net`: {name[:60]!r} is {pair[0]} in the state_dict "
+                f"of net, and {pair[1]} in that of make_net()."
             )
-        if not bool(p.isfinite().all()):
-            raise Mistake("the network gives NaN: it diverged. Try a tenth of the learning rate.")
-        try:
-            scores.add(p, eye.label)
-            exchanged.add(p.flip(0), eye.label)
-        except ValueError as error:
-            raise Mistake(str(error)) from None
-        dark = (dark_map(image[1].float() / 255, 15) > 0.05).float()
-        baseline.add(torch.stack([1 - dark, dark]), eye.label)
-    dice, low = scores.score()["dice"], baseline.score()["dice"]
-    if dice <= low and exchanged.score()["dice"] > max(low, 0.5):
-        raise Mistake("class 1 is the vessel, class 0 the background: yours are exchanged.")
-    if dice < 0.01:
+    if weights and all(torch.equal(weights[name], blank[name]) for name in weights):
         raise Mistake(
-            f"Dice is {dice:.3f}: hardly a pixel is called vessel. Is the network trained, and does every "
+            "make_net() has the very weights of `net`: it should make a new network; then net is trained."
+        )
+    call(copy.load_state_dict, dict(weights))
+    return copy
+
+
+def judged(answers: Sequence[Tensor], eyes: Sequence[Example]) -> tuple[Tensor, float]:
+    """The counts of each eye, and the Dice of the baseline.
+
+    Raises:
+        Mistake: the network is not better than the baseline by DUE; why, if it can be seen.
+    """
+    mine = counts(answers, eyes)
+    low = dice(counts([baseline(torch.from_numpy(eye.image)) for eye in eyes], eyes))
+    got, exchanged = dice(mine), dice(counts([p.flip(0) for p in answers], eyes))
+    due = f"Dice is {got:.3f} on eyes that it has not seen, the baseline has {low:.3f}; {DUE} more is due"
+    if got >= low + DUE:
+        return mine, low
+    if all(agree(p, answers[0]) for p in answers[1:]):
+        raise Mistake(
+            f"Dice is {got:.3f}, and all eyes get the same answer. Does the network look at its image? Or "
+            "did it collapse: try a tenth of the learning rate."
+        )
+    if exchanged > max(low, 0.5):
+        raise Mistake("class 1 is the vessel, class 0 the background: yours are exchanged.")
+    if got < 0.01:
+        raise Mistake(
+            f"Dice is {got:.3f}: hardly a pixel is called vessel. Is the network trained, and does every "
             "label lie on its image? Look at a batch."
         )
-    return dice, low
+    raise Mistake(
+        f"{due}. Does every label lie on its image? Look at a batch; then train longer, or at another rate."
+    )
 
 
 @question("8.4", "your network")
-def network(g: torch.Generator, net: nn.Module, segment: Answer) -> str:
-    count = sum(x.numel() for x in dict(call(net.state_dict)).values())
-    if count > PARAMETERS:
-        raise Mistake(f"the network has {count:,} numbers, {PARAMETERS:,} are allowed.")
-    dice, low = evaluate(net, segment, (100, 101, 102))
-    if dice < low + 0.1:
+def network(g: torch.Generator, make: Answer, net: nn.Module, segment: Answer) -> str:
+    weights = weights_of(net)
+    copy = load(weights, make)
+    eyes = [fundus(seed, SIZE) for seed in integers(g, *[(1 << 32, 1 << 62)] * 3)]
+    answers = [segmented(net, segment, eye) for eye in eyes]
+    after = weights_of(net)
+    if any(not torch.equal(weights[name].nan_to_num(), after[name].nan_to_num()) for name in weights):
         raise Mistake(
-            f"Dice is {dice:.3f} on three eyes that it has not seen, the baseline has {low:.3f}; 0.1 more is "
-            "due. Does every label lie on its image? Look at a batch; then train longer, or at another rate."
+            "the weights change although nobody trains: does a thread go on, or segment_image learn?"
         )
-    return f"Dice {dice:.3f} on three eyes that it has not seen; the baseline has {low:.3f}."
+    repeated(partial(segmented, net, segment), answers, eyes)
+    if agree(segmented(call(make), segment, eyes[0]), answers[0]):
+        raise Mistake(
+            "segment_image gives the same for a network without training: use the `net` it is given."
+        )
+    if not agree(segmented(copy, segment, eyes[0]), answers[0]):
+        raise Mistake(
+            "a network of make_net() with the weights of `net` gives another answer than `net`. What is not "
+            "in its state_dict does not count: put layers into nn.ModuleList, tensors into register_buffer."
+        )
+    try:
+        mine, low = judged(answers, eyes)
+    except Mistake as mistake:
+        seen = [known(seed) for seed in KNOWN]
+        here, there = (
+            dice(counts(given, which))
+            for given, which in ((answers, eyes), ([segmented(net, segment, eye) for eye in seen], seen))
+        )
+        if there > here + 0.3:
+            raise Mistake(
+                f"Dice is {there:.3f} on the eyes {KNOWN[0]} to {KNOWN[-1]}, and {here:.3f} on others: it "
+                "knows those by heart. They are for testing only."
+            ) from None
+        raise mistake from None
+    return f"Dice {dice(mine):.3f} on three eyes that it has not seen; the baseline has {low:.3f}."
+
+
+def repeated(ask: Callable[[Example], Tensor], answers: Sequence[Tensor], eyes: Sequence[Example]) -> None:
+    """Ask for the same eyes in the other order, and compare.
+
+    Raises:
+        Mistake: an answer depends on something else than its image.
+    """
+    for p, eye in zip(answers[::-1], eyes[::-1], strict=True):
+        if not agree(ask(eye), p):
+            raise Mistake(
+                "the same eye gets another answer the second time. Keep nothing from one image for the next, "
+                "and draw no random numbers: is there a dropout in training mode?"
+            )
+
+
+def agree(a: Tensor, b: Tensor) -> bool:
+    return same(a, b, 1e-3)
