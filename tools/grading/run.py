@@ -214,7 +214,7 @@ def grade_notebook(
             says = "to be graded by hand" if answer else "no answer"
             result.verdicts.append(Verdict.on(test, None if answer else 0, f"{test.part}: {says}."))
     if session.deaths:
-        notes.append(f"Its process ended early, so often: {session.deaths}.")
+        notes.append(f"Its process ended early ({session.deaths} of at most {RESTARTS + 1} times).")
     result.note = " ".join(notes)
     return result
 

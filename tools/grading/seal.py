@@ -146,7 +146,7 @@ class Bubblewrap:
             return "bubblewrap is not installed"
         if library() is None:
             return "the library libseccomp is not installed"
-        return course_in_sight() or trial(self)
+        return hindrance() or trial(self)
 
     def arguments(self) -> list[str]:
         return [f"{COURSE}/worker.py", str(MEMORY), str(PROCESSES)]
@@ -241,7 +241,7 @@ class Container:
         if not shutil.which(self.name):
             return f"{self.name} is not installed"
         try:
-            return course_in_sight() or self._image() or trial(self)
+            return hindrance() or self._image() or trial(self)
         except subprocess.TimeoutExpired:
             return f"{self.name} does not answer"
 
@@ -321,8 +321,10 @@ def shown() -> list[tuple[str, str]]:
     return [*python, (str(PACKAGE), f"{COURSE}/u2learn"), (str(WORKER), f"{COURSE}/worker.py")]
 
 
-def course_in_sight() -> str:
-    """Whether solutions and grades would be seen, as they lie in Python's own folder."""
+def hindrance() -> str:
+    """Why no engine can be used here, whichever it is: the system, or the course within Python's own folder."""
+    if sys.platform != "linux":
+        return "a seal needs Linux"
     course = WORKER.parents[2]
     inside = [home for home, _ in shown() if course.is_relative_to(home)]
     return f"the course lies in the folder of the environment, {inside[0]}" if inside else ""
