@@ -322,7 +322,7 @@ def shown() -> list[tuple[str, str]]:
 
 
 def hindrance() -> str:
-    """Why no engine can be used here, whichever it is: the system, or the course within Python's own folder."""
+    """Why no engine can be used here: the system, or a course that lies in Python's own folder."""
     if sys.platform != "linux":
         return "a seal needs Linux"
     course = WORKER.parents[2]
