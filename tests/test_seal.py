@@ -149,7 +149,7 @@ REACH = {
             place = line.split()[4]
             if not refused(os.mkdir, place + '/stolen'):
                 written.append(place)
-        assert set(written) <= {'/home/student', '/dev/shm'}, written
+        assert set(written) <= {'/content', '/dev/shm'}, written
         assert refused(open, '/dev/sda', 'w') and refused(os.mknod, 'disk', 0o60600, os.makedev(8, 0))
     """,
     "the package that others import": "import u2learn; assert refused(open, u2learn.__file__, 'a')",
@@ -194,7 +194,7 @@ REACH = {
             raise AssertionError
     """,
     "all of the disk": """
-        for folder in ('/home/student', '/dev/shm', '/tmp', '/', '/dev', '/course'):
+        for folder in ('/content', '/dev/shm', '/tmp', '/', '/dev', '/course'):
             size = 0
             try:
                 with open(folder + '/filled', 'wb') as file:

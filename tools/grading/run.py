@@ -248,7 +248,7 @@ def grade_notebook(
             says = "to be graded by hand" if answer else "no answer was found, a person looks"
             result.verdicts.append(Verdict.on(test, None, f"{test.part}: {says}."))
     if session.deaths:
-        notes.append(f"Its process was ended before its time, {session.deaths} times.")
+        notes.append(f"Its process ended early ({session.deaths} of at most {RESTARTS + 1} times).")
     result.note = " ".join(notes)
     return result
 

@@ -32,7 +32,7 @@ from tools.grading import worker
 PACKAGE = Path(u2learn.__file__).resolve().parent
 WORKER = Path(worker.__file__).resolve()
 COURSE = "/course"  # where the package and the worker are, under a seal
-HOME = "/home/student"
+HOME = "/content"
 MEMORY = 3 << 30  # bytes, of all processes of a submission together
 PROCESSES = 64  # with their threads
 DISK = 256 << 20  # bytes in the own folder
@@ -154,7 +154,7 @@ class Bubblewrap:
             return "bubblewrap is not installed"
         if library() is None:
             return "the library libseccomp is not installed"
-        return course_in_sight() or trial(self)
+        return hindrance() or trial(self)
 
     def arguments(self) -> list[str]:
         return [f"{COURSE}/worker.py", str(MEMORY), str(PROCESSES)]
@@ -249,7 +249,7 @@ class Container:
         if not shutil.which(self.name):
             return f"{self.name} is not installed"
         try:
-            return course_in_sight() or self._image() or trial(self)
+            return hindrance() or self._image() or trial(self)
         except subprocess.TimeoutExpired:
             return f"{self.name} does not answer"
 
@@ -342,8 +342,10 @@ def emptied(paths: Sequence[Path]) -> list[tuple[str, str]]:
     return [(os.devnull, place) for place in places]
 
 
-def course_in_sight() -> str:
-    """Whether solutions and grades would be seen, as they lie in Python's own folder."""
+def hindrance() -> str:
+    """Why no engine can be used here: the system, or a course that lies in Python's own folder."""
+    if sys.platform != "linux":
+        return "a seal needs Linux"
     course = WORKER.parents[2]
     inside = [home for home, _ in shown() if course.is_relative_to(home)]
     return f"the course lies in the folder of the environment, {inside[0]}" if inside else ""
