@@ -4,8 +4,9 @@
     python -m tools.assignments table [--check]
 
 `release` writes exercises/release/*.ipynb, without solutions and hidden tests, and packs each with a README
-into _build/exercises/*.zip. `table` writes the table of mistakes into the instructor's guide. With --check
-nothing is written: what differs is named, and the exit status is 1.
+into _build/exercises/*.zip. `table` writes the table of mistakes into the instructor's guide, and prints how
+many of them get a generic message. With --check nothing is written: what differs is named, and the exit
+status is 1.
 
 A source is a notebook as nbgrader reads it. The parts are told apart by their `grade_id`:
 
@@ -23,6 +24,8 @@ import zipfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+
+import yaml
 
 from tools import links, notebooks
 from tools.settle import settle
@@ -55,15 +58,17 @@ class Test:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong solution of the kind that students write: an edit of the right one.
+    """A solution of the kind that students write: an edit of the right one, or a cell of its own.
 
-    loses: how many points; says: a piece of the sentence with which the first failing test explains it.
+    loses: how many points, 0 if it is right in another way. says: a piece of the sentence with which the
+    first failing test explains it. generic: that sentence only shows two values, and knows no mistake.
     """
 
     part: str
     mistake: str
-    loses: int
-    says: str
+    loses: int = 0
+    says: str = ""
+    generic: bool = False
     replace: str = ""
     by: str = ""
     code: str = ""
@@ -134,13 +139,31 @@ class Assignment:
 
     @cached_property
     def settings(self) -> dict:
-        import yaml
-
         return yaml.safe_load((self.path.parent / "mistakes.yml").read_text(encoding="utf-8"))
 
     @property
     def mistakes(self) -> list[Mistake]:
         return [Mistake(**{**m, "part": str(m["part"])}) for m in self.settings["mistakes"]]
+
+    @cached_property
+    def unusual(self) -> list[Mistake]:
+        """Solutions that one does not expect, right and wrong ones; none if there is no unusual.yml."""
+        path = self.path.parent / "unusual.yml"
+        if not path.exists():
+            return []
+        found = []
+        for case in yaml.safe_load(path.read_text(encoding="utf-8"))["unusual"]:
+            if case.pop("want", None) == "full" and "loses" in case:
+                raise ValueError(
+                    f"{path}: {case['solution']!r} should want all points or lose some, not both."
+                )
+            found.append(Mistake(str(case.pop("part")), case.pop("solution"), **case))
+        return found
+
+    @property
+    def wrong(self) -> list[Mistake]:
+        """All wrong solutions, part by part."""
+        return sorted([*self.mistakes, *(m for m in self.unusual if m.loses)], key=lambda m: m.part)
 
     @property
     def rubric(self) -> dict[str, str]:
@@ -255,21 +278,33 @@ More in the student's page of the book: {links.site(home)}book/back/students.htm
 
 
 def table() -> str:
-    """All mistakes of all assignments with what they cost, as Markdown."""
-    lines = []
+    """All wrong solutions of all assignments with what they cost, as Markdown."""
+    lines = [summary(), ""]
     for assignment in map(Assignment.read, names()):
-        mistakes = assignment.mistakes
         lines += [
-            f"::::{{dropdown}} {assignment.title}: {len(mistakes)} wrong solutions",
+            f"::::{{dropdown}} {assignment.title}: {len(assignment.wrong)} wrong solutions",
             "| part | points | mistake | loses | what the student reads |",
             "|---|--:|---|--:|---|",
         ]
-        for m in mistakes:
+        for m in assignment.wrong:
             of = sum(t.points for t in assignment.tests if t.part == m.part)
-            cells = [m.part, str(of), m.mistake, str(m.loses), f"… {m.says} …"]
+            says = f"… {m.says} …{' (generic)' if m.generic else ''}"
+            cells = [m.part, str(of), m.mistake, str(m.loses), says]
             lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
         lines += ["::::", ""]
     return "\n".join(lines[:-1])
+
+
+def summary() -> str:
+    """How many solutions are tried, and how many wrong ones are not told what is wrong with them."""
+    assignments = list(map(Assignment.read, names()))
+    wrong = [m for a in assignments for m in a.wrong]
+    right = [m for a in assignments for m in a.unusual if not m.loses]
+    generic = sum(m.generic for m in wrong)
+    return (
+        f"{len(wrong)} wrong solutions. {generic} of them get a generic message: two values, no word about the "
+        f"mistake. {len(right)} right solutions, written in another way than ours, get all points."
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -279,6 +314,7 @@ def main(arguments: list[str]) -> None:
     elif arguments[:1] == ["table"]:
         guide = GUIDE.read_text(encoding="utf-8")
         settle({GUIDE: links.block(guide, "mistakes", table(), GUIDE)}, ROOT, check, "make table")
+        print(summary())
     else:
         sys.exit(__doc__)
 

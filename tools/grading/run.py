@@ -21,6 +21,7 @@ from tools.assignments import Assignment, Test, part_of
 from tools.grading.answers import read, student_cells, words
 from tools.grading.sandbox import Died, Sandbox, SubmissionError
 from u2learn.checks import NotYet, check
+from u2learn.checks.core import own_work
 
 SCORE = re.compile(r"^leaderboard (\d\.\d+)$", re.M)  # what a hidden test prints to enter a score
 CELL_SECONDS = 60  # for one cell, if mistakes.yml says nothing else
@@ -75,6 +76,7 @@ class Result:
 class Session(Protocol):
     """Where the cells of a submission ran, and its names can be asked for."""
 
+    sources: Sequence[str]  # the cells
     errors: dict[int, Exception]  # by the number of the cell
 
     def get(self, name: str) -> Any: ...
@@ -87,6 +89,7 @@ class Local:
     """The cells run in this process: for solutions that are known to be harmless, as in tests."""
 
     def __init__(self, sources: Sequence[str]):
+        self.sources = sources
         self.names: dict[str, Any] = {"__name__": "submission"}
         self.errors: dict[int, Exception] = {}
         for i, source in enumerate(sources):
@@ -205,10 +208,11 @@ def run_test(test: Test, session: Session, key: bytes = b"") -> Verdict:
     torch.manual_seed(seed)
     names: dict[str, Any] = {"check": partial(check, seed=seed), "__name__": "grader"}
     printed = io.StringIO()
+    asked = names_asked_for(test.source)
     try:
-        for name in names_asked_for(test.source):
+        for name in asked:
             names[name] = session.get(name)
-        with contextlib.redirect_stdout(printed):
+        with own_work(test.part, asked, session.sources), contextlib.redirect_stdout(printed):
             exec(compile(test.source, f"<test {test.name}>", "exec"), names)
     except Exception as error:
         return Verdict.on(test, 0, plain(reason(error, test, session)))
@@ -232,7 +236,7 @@ def reason(error: Exception, test: Test, session: Session) -> str:
         case NotImplementedError():
             return f"○ {test.part}: not done."
         case AssertionError():
-            return f"✗ {test.part} (hidden test): {error}"
+            return f"✗ {test.part}{' (hidden test)' if test.kind == 'hidden' else ''}: {error}"
         case NameError() if any(isinstance(e, NotImplementedError) for e in session.errors.values()):
             return f"○ {test.part}: not done."
         case NameError():

@@ -69,7 +69,7 @@ class Remote:
         self.__name__ = str(reference["name"])[:100]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return apply(self, args, kwargs)
+        return apply(self, args, kwargs, core.FORBIDDEN.get())
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith(("__", "remote_", "_ipython")):
@@ -220,7 +220,7 @@ class Sandbox:
 
 def rebuilt(error: dict) -> Exception:
     """The exception that a submission reports: a built-in one by name, else a SubmissionError."""
-    kind = getattr(builtins, str(error["type"]), None)
+    kind = core.Mistake if error["type"] == "Mistake" else getattr(builtins, str(error["type"]), None)
     text = str(error["text"])
     found: Any = SubmissionError(f"{error['type']}: {text}")
     if isinstance(kind, type) and issubclass(kind, Exception):

@@ -1,6 +1,7 @@
 """Checks of assignment 3: losses and metrics."""
 
 from functools import partial
+from math import log
 
 import torch
 from torch import Tensor
@@ -18,7 +19,14 @@ from u2learn.checks.core import (
     shown,
     uniform,
 )
+from u2learn.checks.reading import Refusal
 from u2learn.pixels import IGNORE
+
+ENTROPIES = (
+    *("cross_entropy", "nll_loss", "CrossEntropyLoss", "NLLLoss", "nll_loss2d"),
+    *("nll_loss_forward", "nll_loss2d_forward", "cross_entropy_loss"),
+)
+LIBRARIES = ("u2learn", "sklearn", "torchmetrics", "monai", "segmentation_models_pytorch")
 
 
 def labelled(g: torch.Generator, classes: int, ignored: bool, *shape: int) -> Tensor:
@@ -29,7 +37,11 @@ def labelled(g: torch.Generator, classes: int, ignored: bool, *shape: int) -> Te
     return label
 
 
-@question("3.1", "cross_entropy")
+@question(
+    "3.1",
+    "cross_entropy",
+    Refusal("take log_softmax, and pick the true class with gather.", ENTROPIES, LIBRARIES),
+)
 def cross_entropy(g: torch.Generator, answer: Answer) -> str:
     values, gradients = Cases(), Cases("the gradient")
     for trial in range(10):
@@ -38,7 +50,7 @@ def cross_entropy(g: torch.Generator, answer: Answer) -> str:
         label = labelled(g, K, trial % 2 == 0, B, H, W)
         want = F.cross_entropy(logits, label, ignore_index=IGNORE)
         case = f"logits {tuple(logits.shape)}, {int((label == IGNORE).sum())} pixels ignored"
-        got = call(answer, logits, label, forbid=("cross_entropy", "nll_loss"))
+        got = call(answer, logits, label)
         values.add(got, want, partial(entropy_suspects, logits, label), case)
     values.done("")
     x = (2 * normal(g, 2, 3, 4, 5)).requires_grad_()
@@ -72,6 +84,17 @@ def entropy_suspects(logits: Tensor, label: Tensor) -> dict:
             each.sum((1, 2)) / valid.sum((1, 2))
         ).mean(),
         "the sign is wrong: it is minus the logarithm": lambda: -each.sum() / valid.sum(),
+        "the logarithm is that to base 2: the natural one is asked for": lambda: (
+            each.sum() / valid.sum() / log(2)
+        ),
+        **{
+            f"{small:g} is added in the logarithm, and a pixel that is sure and wrong costs too little": (
+                lambda small=small: (
+                    -(logits.softmax(1).gather(1, filled[:, None])[:, 0] + small).log()[valid].mean()
+                )
+            )
+            for small in (1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12)
+        },
         "the logarithm is missing": lambda: (
             1 - logits.softmax(1).gather(1, filled[:, None])[:, 0][valid].mean()
         ),
@@ -102,7 +125,7 @@ def dice_terms(logits: Tensor, label: Tensor, ignored: str = "out", p: Tensor | 
     return (p * t).sum((2, 3)), p.sum((2, 3)), t.sum((2, 3)), (p**2).sum((2, 3))
 
 
-@question("3.2", "dice_loss")
+@question("3.2", "dice_loss", Refusal("write the three sums yourself.", (), LIBRARIES))
 def dice_loss(g: torch.Generator, answer: Answer) -> str:
     cases, gradients = Cases(), Cases("the gradient")
     for trial in range(10):
@@ -152,6 +175,12 @@ def dice_suspects(logits: Tensor, label: Tensor) -> dict:
             overlap.sum(1), (p + t).sum(1)
         ).mean(),
         "the losses are added: take the mean over images and classes": lambda: loss().sum(),
+        "the means of the sums are divided: each image and class has a quotient of its own": lambda: loss(
+            overlap.mean(), (p + t).mean()
+        ),
+        "means over the pixels are taken: the 1 is added to sums": lambda: loss(
+            overlap / label[0].numel(), (p + t) / label[0].numel()
+        ).mean(),
         "the background is left out: all classes count here": lambda: loss()[:, 1:].mean(),
         "the 2 is missing in the numerator": lambda: loss(overlap / 2).mean(),
         "the + 1 is missing above and below": lambda: loss(top=0.0, bottom=0.0).mean(),
@@ -170,7 +199,7 @@ def dice_suspects(logits: Tensor, label: Tensor) -> dict:
     }
 
 
-@question("3.3", "dice_and_iou")
+@question("3.3", "dice_and_iou", Refusal("count the pixels yourself.", (), LIBRARIES))
 def dice_and_iou(g: torch.Generator, answer: Answer) -> str:
     dices, ious = Cases("Dice", 1e-6), Cases("IoU", 1e-6)
     for trial in range(8):
@@ -240,6 +269,10 @@ def score_suspects(predictions: list[Tensor], labels: list[Tensor]) -> dict[str,
         "ignored pixels count as background: leave them out": totals(predictions, kept),
         "ignored pixels count as vessel: leave them out": totals(predictions, vessel),
         "the score is the background's: class 1 is asked for": flipped,
+        "that is the mean of both classes: class 1 is asked for": (
+            (flipped[0] + 2 * hit / (p + t)) / 2,
+            (flipped[1] + hit / (p + t - hit)) / 2,
+        ),
         "the 2 of Dice is missing": (hit / (p + t), nan),
         "the overlap is counted twice in the union": (nan, hit / (p + t)),
         "IoU and Dice are exchanged": (hit / (p + t - hit), 2 * hit / (p + t)),
@@ -249,7 +282,7 @@ def score_suspects(predictions: list[Tensor], labels: list[Tensor]) -> dict[str,
     }
 
 
-@question("3.4", "auc")
+@question("3.4", "auc", Refusal("compare the pairs yourself.", ("mannwhitneyu",), LIBRARIES))
 def auc(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for trial in range(10):
@@ -272,6 +305,12 @@ def pairs(p: Tensor, label: Tensor, tie: float) -> float:
     return float(((vessel > background) + tie * (vessel == background)).double().mean())
 
 
+def by_thresholds(p: Tensor, label: Tensor, n: int) -> float:
+    cuts = torch.linspace(1, 0, n)[:, None]
+    hits, alarms = ((p[label == k] >= cuts).double().mean(1) for k in (1, 0))
+    return float(torch.trapezoid(hits, alarms))
+
+
 def auc_suspects(p: Tensor, label: Tensor) -> dict:
     order, places = p.argsort(), torch.empty(len(p))
     places[order] = torch.arange(1.0, len(p) + 1)
@@ -283,6 +322,10 @@ def auc_suspects(p: Tensor, label: Tensor) -> dict:
         "that is the accuracy at one half: no threshold is needed here": float(
             ((p > 0.5) == (label == 1)).double().mean()
         ),
+        **{
+            f"{n} thresholds do not see every order: compare the pairs, or sort": by_thresholds(p, label, n)
+            for n in (11, 21, 51, 100, 101, 256)
+        },
         "divide by the number of pairs, vessel times background": pairs(p, label, 0.5) * v * b / len(p) ** 2,
         "equal probabilities must share their rank: a sort puts them in any order": float(
             (places[label == 1].sum() - v * (v + 1) / 2) / (v * b)
