@@ -7,6 +7,7 @@ CONSTRAINTS ?= constraints.txt
 JOBS ?= 2
 SUBMISSIONS ?=
 ASSIGNMENT ?=
+EXERCISES ?=
 MINUTES ?= 8
 
 PY := .venv/bin/python
@@ -69,8 +70,8 @@ bench: .venv/.ready ## measure what prediction, export and several processes cos
 	  $(PY) -m benchmarks.$$what --record $$([ $$what = fast ] && echo "$(if $(WEIGHTS),--weights $(WEIGHTS))") || exit 1; \
 	done
 
-release: .venv/.ready ## write the assignments for students, and pack them
-	@$(PY) -m tools.assignments release
+release: .venv/.ready ## write the assignments for students, and pack them; EXERCISES=folder for your own
+	@$(PY) -m tools.assignments release $(if $(EXERCISES),--exercises "$(EXERCISES)")
 
 grade: .venv/.ready ## grade a class: SUBMISSIONS=folder, and ASSIGNMENT=01-convolution for one alone
 	@$(PY) -m tools.grading "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) --jobs $(JOBS)

@@ -2,12 +2,18 @@
 
 import copy
 import functools
+import importlib.metadata
+import importlib.util
+import json
 import re
+import shutil
+import subprocess
 import zipfile
 
 import pytest
 
-from tools import assignments, notebooks
+import u2learn
+from tools import assignments, links, notebooks
 from tools.assignments import Assignment, Mistake, released, text
 from tools.grading.answers import student_cells
 from tools.grading.run import Local, grade_cells, grade_notebook, names_asked_for, run_test
@@ -130,8 +136,11 @@ def words_points(name: str) -> int:
     return sum(t.points for t in read(name).tests if t.kind == "words")
 
 
+RELEASE = assignments.EXERCISES / "release"
+
+
 def test_the_student_notebooks_are_up_to_date():
-    assert {p.name for p in assignments.RELEASE.glob("*.ipynb")} == {f"{name}.ipynb" for name in NAMES}
+    assert {p.name for p in RELEASE.glob("*.ipynb")} == {f"{name}.ipynb" for name in NAMES}
     for path, content in assignments.wanted().items():
         assert path.read_text(encoding="utf-8") == content, "run `make release`"
 
@@ -159,8 +168,69 @@ def test_the_package_for_students_holds_a_notebook_and_a_readme(name, tmp_path, 
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_student_notebook_says_what_it_is(name):
+    """Badge, points, times and release in the head, and the release in the metadata, for the grader."""
+    notebook = json.loads((RELEASE / f"{name}.ipynb").read_text(encoding="utf-8"))
+    release, minutes = links.release(assignments.ROOT), read(name).minutes
+    due = {"assignment": name, "release": release, "minutes": minutes}
+    assert release == u2learn.__version__ and notebook["metadata"]["u2learn"] == due
+    head = "".join(notebook["cells"][0]["source"])
+    assert head.startswith(f"# {read(name).title}\n\n[![Open in Colab]")
+    for word in (f"/exercises/release/{name}.ipynb)", f"{read(name).points} points", f"Release {release}."):
+        assert word in head
+    assert f"About {minutes[0]} minutes" in head and f" {minutes[1]} if PyTorch is new" in head
+    assert re.search(r"\[[Cc]hapter \d+\]\(https://\S+/chapters/\S+\.html\)", head) or name == "08-project"
+
+
+@pytest.mark.parametrize(
+    ("installed", "tags", "commands"),
+    [("0.0.9", True, 1), ("0.0.9", False, 2), (None, True, 1), ("99.0.1.dev3", True, 0)],
+)
+def test_the_first_cell_installs_the_release_and_updates_an_older_one(installed, tags, commands, monkeypatch):
+    run = []
+
+    def version(name):
+        if installed is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed
+
+    def install(command):
+        run.append(command[-1])
+        return subprocess.CompletedProcess(command, 0 if tags or len(run) == 2 else 1)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", install)
+    exec(links.install_release("https://github.com/somebody/unets", "0.1.0"), {})
+    addresses = ["u2learn @ git+https://github.com/somebody/unets@v0.1.0"]
+    assert run == [*addresses, "u2learn @ git+https://github.com/somebody/unets"][:commands]
+
+
+def test_where_nothing_can_be_installed_it_says_so(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.1")
+    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 1))
+    with pytest.raises(RuntimeError, match="could not be installed"):
+        exec(links.install_release("https://github.com/somebody/unets", "0.1.0"), {})
+
+
+def test_a_folder_of_ones_own_is_released_without_a_link_to_ours(tmp_path, monkeypatch, capsys):
+    """`make release EXERCISES=private`: with another solution, another question, and more points."""
+    monkeypatch.setattr(assignments, "ZIPS", tmp_path / "zips")
+    private = tmp_path / "private"
+    shutil.copytree(assignments.EXERCISES / NAMES[0], private / NAMES[0])
+    path = private / NAMES[0] / f"{NAMES[0]}.ipynb"
+    path.write_text(path.read_text(encoding="utf-8").replace('"points": 2', '"points": 20'), encoding="utf-8")
+    assignments.main(["release", "--exercises", str(private)])
+    student = (private / "release" / f"{NAMES[0]}.ipynb").read_text(encoding="utf-8")
+    assert '"points": 20' in student and "BEGIN SOLUTION" not in student and "colab" not in student
+    assert [p.name for p in (tmp_path / "zips").iterdir()] == [f"{NAMES[0]}.zip"]
+    with pytest.raises(SystemExit, match="There is no assignment in"):
+        assignments.main(["release", "--exercises", str(tmp_path / "nothing")])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_no_solution_is_left_in_the_release(name):
-    student = (assignments.RELEASE / f"{name}.ipynb").read_text(encoding="utf-8")
+    student = (RELEASE / f"{name}.ipynb").read_text(encoding="utf-8")
     for word in ("BEGIN SOLUTION", "END SOLUTION", "HIDDEN TESTS", "Rubric"):
         assert word not in student
     regions = assignments.SOLUTION, assignments.HIDDEN

@@ -1,12 +1,12 @@
 """The assignments: their sources, the version for students, and the table of mistakes.
 
-    python -m tools.assignments release [--check]
+    python -m tools.assignments release [--check] [--exercises FOLDER]
     python -m tools.assignments table [--check]
 
 `release` writes exercises/release/*.ipynb, without solutions and hidden tests, and packs each with a README
-into _build/exercises/*.zip. `table` writes the table of mistakes into the instructor's guide, and prints how
-many of them get a generic message. With --check nothing is written: what differs is named, and the exit
-status is 1.
+into _build/exercises/*.zip; with a FOLDER of sources of your own it does so for these, into FOLDER/release.
+`table` writes the table of mistakes into the instructor's guide, and prints how many of them get a generic
+message. With --check nothing is written: what differs is named, and the exit status is 1.
 
 A source is a notebook as nbgrader reads it. The parts are told apart by their `grade_id`:
 
@@ -17,6 +17,7 @@ A source is a notebook as nbgrader reads it. The parts are told apart by their `
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -32,7 +33,6 @@ from tools.settle import settle
 
 ROOT = Path(__file__).resolve().parents[1]
 EXERCISES = ROOT / "exercises"
-RELEASE = EXERCISES / "release"
 ZIPS = ROOT / "_build" / "exercises"
 GUIDE = ROOT / "book" / "back" / "instructors.md"
 GRADE_ID = re.compile(r"q(\d+)-(\d+)(-check|-hidden)?")
@@ -176,6 +176,11 @@ class Assignment:
         return found
 
     @property
+    def minutes(self) -> list[int]:
+        """How long it takes somebody who writes modules, and one who is new to PyTorch. Estimates."""
+        return self.settings["minutes"]
+
+    @property
     def points(self) -> int:
         return sum(test.points for test in self.tests)
 
@@ -233,23 +238,57 @@ def released_cell(cell: dict) -> dict:
     return cell
 
 
-def wanted() -> dict[Path, str]:
+def student_version(assignment: Assignment) -> dict:
+    """The notebook for students, with its release, times and links in the head and in its metadata."""
+    notebook = released(assignment.cells)
+    data = {"assignment": assignment.name, "release": links.release(ROOT), "minutes": assignment.minutes}
+    notebook["metadata"] = notebook["metadata"] | {"u2learn": data}
+    first = notebook["cells"][0]
+    title, _, prose = text(first).partition("\n")
+    links.set_source(first, f"{title}\n\n{head(assignment)}\n{prose}")
+    return notebook
+
+
+def head(assignment: Assignment) -> str:
+    """What stands below a notebook's title: where to open it, how long it takes, which release it is."""
+    writes, new = assignment.minutes
+    students = f"{links.site(links.repository(ROOT))}book/back/students.html"
+    lines = [
+        f"{assignment.points} points. About {writes} minutes if you have written an `nn.Module` before, "
+        f"{new} if PyTorch is new to you: both are estimates. "
+        f"[How an assignment works, and what you need of PyTorch]({students}). Release {links.release(ROOT)}."
+    ]
+    if assignment.path.is_relative_to(EXERCISES):  # others are nowhere that Colab could open
+        page = links.colab(ROOT, f"exercises/release/{assignment.path.name}")
+        lines = [f"[{links.BADGE}]({page})", "", *lines]
+    return "\n".join(lines)
+
+
+def wanted(folder: Path = EXERCISES) -> dict[Path, str]:
     """The student notebooks, each with the text that it should have."""
     return {
-        RELEASE / f"{name}.ipynb": notebooks.dump(released(Assignment.read(name).cells)) for name in names()
+        folder / "release" / f"{name}.ipynb": notebooks.dump(student_version(Assignment.read(name, folder)))
+        for name in names(folder)
     }
 
 
-def release(check: bool) -> None:
-    files = wanted()
-    settle(files, ROOT, check, "make release")
+def release(check: bool, folder: Path = EXERCISES) -> None:
+    """Write the student notebooks, and pack them.
+
+    Raises:
+        SystemExit: there is no assignment in the folder; or, with `check`, a notebook is not up to date.
+    """
+    files = wanted(folder)
+    if not files:
+        sys.exit(f"There is no assignment in {folder}: a folder as 01-convolution with a notebook is due.")
+    settle(files, folder.parent, check, "make release")
     if check:
         return
-    for path in set(RELEASE.glob("*.ipynb")) - set(files):
+    for path in set((folder / "release").glob("*.ipynb")) - set(files):
         path.unlink()
     ZIPS.mkdir(parents=True, exist_ok=True)
     for path in files:
-        assignment = Assignment.read(path.stem)
+        assignment = Assignment.read(path.stem, folder)
         target = ZIPS / f"{path.stem}.zip"
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in ((path.name, files[path]), ("README.md", readme(assignment))):
@@ -265,11 +304,10 @@ def readme(assignment: Assignment) -> str:
 
 {parts} parts in code and one in words, {assignment.points} points.
 
-1. Install the package, in an environment with Python 3.10 or newer:
-
-       pip install jupyterlab matplotlib "u2learn @ git+{home}"
-
-2. Open the notebook (`jupyter lab {assignment.name}.ipynb`) or upload it to Google Colab, and run it.
+1. Make an environment with Python 3.10 or newer, and in it: pip install jupyterlab matplotlib
+   (Or upload the notebook to Google Colab.)
+2. Open the notebook (`jupyter lab {assignment.name}.ipynb`). Its first cell installs the package: release
+   {links.release(ROOT)}, or a newer one.
 3. Fill in the cells that say YOUR CODE HERE; run the check below each: green is done, red says why not.
 4. Before you hand in: restart the kernel, run all cells, save. Hand in the notebook, with its name unchanged.
 
@@ -302,21 +340,27 @@ def summary() -> str:
     right = [m for a in assignments for m in a.unusual if not m.loses]
     generic = sum(m.generic for m in wrong)
     return (
-        f"{len(wrong)} wrong solutions. {generic} of them get a generic message: two values, no word about the "
-        f"mistake. {len(right)} right solutions, written in another way than ours, get all points."
+        f"{len(wrong)} wrong solutions. {generic} of them get a generic message: two values, no word about "
+        f"the mistake. {len(right)} right solutions, written in another way than ours, get all points."
     )
 
 
 def main(arguments: list[str]) -> None:
-    check = "--check" in arguments
-    if arguments[:1] == ["release"]:
-        release(check)
-    elif arguments[:1] == ["table"]:
-        guide = GUIDE.read_text(encoding="utf-8")
-        settle({GUIDE: links.block(guide, "mistakes", table(), GUIDE)}, ROOT, check, "make table")
-        print(summary())
+    parser = argparse.ArgumentParser(
+        "python -m tools.assignments",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=["release", "table"])
+    parser.add_argument("--check", action="store_true", help="write nothing, say what differs")
+    parser.add_argument("--exercises", type=Path, default=EXERCISES, help="a folder with sources of your own")
+    options = parser.parse_args(arguments)
+    if options.what == "release":
+        release(options.check, options.exercises.resolve())
     else:
-        sys.exit(__doc__)
+        guide = GUIDE.read_text(encoding="utf-8")
+        settle({GUIDE: links.block(guide, "mistakes", table(), GUIDE)}, ROOT, options.check, "make table")
+        print(summary())
 
 
 if __name__ == "__main__":
