@@ -182,6 +182,22 @@ def test_a_student_notebook_says_what_it_is(name):
     assert re.search(r"\[[Cc]hapter \d+\]\(https://\S+/chapters/\S+\.html\)", head) or name == "08-project"
 
 
+def test_the_example_for_those_who_are_new_to_pytorch_runs(capsys):
+    page = (assignments.ROOT / "book" / "back" / "students.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(example, {})
+    shapes = re.findall(r"Size\(\[([\d, ]+)\]\)", capsys.readouterr().out)
+    assert shapes == ["2, 3, 32, 40", "3", "2, 3, 16, 20", "2, 8, 32, 40", "8, 3, 3, 3"]
+
+
+def test_the_sheet_for_oral_checks_has_five_questions_for_each_assignment():
+    sheet = (assignments.ROOT / "book" / "back" / "oral.md").read_text(encoding="utf-8")
+    sections = sheet.split("\n## ")[1:]
+    titles = [assignment.title.removeprefix("Assignment ").split(":")[0] for assignment in map(read, NAMES)]
+    assert [section.partition("\n")[0].split(":")[0] for section in sections] == titles
+    assert all(len(re.findall(r"^\| [^|]+\? ?.*\| .+ \|$", section, re.M)) == 5 for section in sections)
+
+
 @pytest.mark.parametrize(
     ("installed", "tags", "commands"),
     [("0.0.9", True, 1), ("0.0.9", False, 2), (None, True, 1), ("99.0.1.dev3", True, 0)],

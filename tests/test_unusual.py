@@ -92,6 +92,13 @@ def test_a_right_one_is_green_at_home_and_at_the_grader(name, case, box):
     assert [v.says for v in verdicts(name, case.part, remote) if v.earned < v.points] == []
 
 
+def test_a_submission_does_not_import_the_questions_and_its_own_checks_do_no_harm(box):
+    box.run("from u2learn.checks import check\ncheck('1.1', None)")
+    for module in core.MODULES.values():
+        with pytest.raises(ImportError):
+            box.run(f"import u2learn.checks.{module}")
+
+
 def test_there_are_many_and_most_wrong_ones_have_a_diagnosis():
     for name in assignments.names()[:7]:
         assert len(read(name).unusual) >= {"02-unet": 30, "06-rsu": 27}.get(name, 8)

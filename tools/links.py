@@ -30,6 +30,8 @@ TITLE = re.compile(r"# (?:\d+\. )?(.+)")
 ASSIGNMENT = re.compile(r"# Assignment (\d+)\. (.+)")
 LINK = re.compile(r"\[([^][]*)\]\(([^()\s]+)\)")
 ON_THE_SITE = re.compile(r"https://\S+/book/chapters/([^/\s]+)\.html")
+PAGE = re.compile(r"https://[\w.-]+\.github\.io/[\w.-]+/(book/[^)\s]+\.html)")
+IN_COLAB = re.compile(r"https://colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/[\w.-]+/([^)\s]+)")
 LINKED_NUMBER = re.compile(r"\b([Cc]hapter\s+)\d+")
 NUMBER = re.compile(r"\b[Cc]hapters?(?:[ \t]*\n)?[ \t]*\d+")
 MARKDOWN = ("*.md", "book/**/*.md")
@@ -197,7 +199,9 @@ def notebook(path: Path, root: Path, chapters: list[Chapter]) -> str:
     content = json.loads(text)
     for cell in content["cells"]:
         if cell["cell_type"] == "markdown":
-            set_source(cell, numbered("".join(cell["source"]), path, root, chapters))
+            prose = numbered("".join(cell["source"]), path, root, chapters)
+            prose = PAGE.sub(lambda page: site(repository(root)) + page[1], prose)
+            set_source(cell, IN_COLAB.sub(lambda page: colab(root, page[1]), prose))
     titles = {root / chapter.path: f"# {chapter.number}. {chapter.title}" for chapter in chapters}
     if path in titles:
         first = content["cells"][0]

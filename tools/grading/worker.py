@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from u2learn.checks.core import apply, gradient, last_line
+from u2learn import checks
+from u2learn.checks.core import MODULES, apply, gradient, last_line
 
 LIMIT = 1 << 28  # bytes of one message
 DTYPES = {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
@@ -172,6 +173,13 @@ class Worker:
         return gradient(request["object"], *request["args"], **request["kwargs"])
 
 
+def hide_the_checks() -> None:
+    """What is right stands in the questions' modules: no submission imports them, and its own checks pass."""
+    checks.check = checks.core.check = lambda *args, **kwargs: None
+    for name in MODULES.values():
+        sys.modules[f"u2learn.checks.{name}"] = None  # type: ignore[assignment]
+
+
 def describe(error: BaseException) -> dict:
     """What was raised, as plain text."""
     line = last_line(error) if isinstance(error, Exception) else ""
@@ -189,6 +197,7 @@ if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 28,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, late)
+    hide_the_checks()
     worker = Worker(socket.socket(fileno=int(sys.argv[1])))
     worker.channel.send({"value": "ready"})
     worker.serve()

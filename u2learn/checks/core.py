@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from u2learn.checks.reading import Refusal, refused
-from u2learn.console import printable
+from u2learn.console import print_anywhere
 
 MODULES = {
     "1": "convolution",
@@ -82,6 +82,7 @@ def check(part: str, *answers: Any, seed: int | None = None) -> None:
         NotYet: the answer is wrong; the message says how. Notebooks show it as one red line.
         ValueError: there is no such part.
     """
+    print_anywhere()
     load(part)
     if part not in QUESTIONS:
         raise ValueError(f"There is no part {part!r}; the assignments are {', '.join(MODULES)}.")
@@ -94,19 +95,12 @@ def check(part: str, *answers: Any, seed: int | None = None) -> None:
             proof = asked.check(generator, *answers)
     except NotImplementedError:
         raise NotDone(
-            told(
-                f"○ {part} {asked.what}: not done yet. Write it in the cell above (delete the line with "
-                "NotImplementedError), run that cell, then this one."
-            )
+            f"○ {part} {asked.what}: not done yet. Write it in the cell above (delete the line with "
+            "NotImplementedError), run that cell, then this one."
         ) from None
     except Mistake as mistake:
-        raise NotYet(told(f"✗ {part} {asked.what}: {mistake}")) from None
-    print(printable(f"{GREEN}✓ {part} {asked.what}: {proof}{PLAIN}"))
-
-
-def told(message: str) -> str:
-    """The message with signs that both streams of this program can print: an error may go to either."""
-    return printable(printable(message), sys.stderr)
+        raise NotYet(f"✗ {part} {asked.what}: {mistake}") from None
+    print(f"{GREEN}✓ {part} {asked.what}: {proof}{PLAIN}")
 
 
 def load(part: str) -> None:
