@@ -356,3 +356,32 @@ def test_whatever_a_number_comes_in():
         assert core.equal(row, [1, 2])
     with pytest.raises(core.Mistake, match=r"the value is right, but it is a float.*got 3\.0, expected 3"):
         core.expect(3.0, 3, "three")
+
+
+def test_an_unknown_mistake_is_told_by_where_it_is_right_and_by_what_one_more_costs():
+    """Where no suspect explains it, the cases together do."""
+
+    def out_size(n, kernel, stride=1, padding=0, dilation=1):
+        return (n + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 + 7 * (dilation > 1)
+
+    def off(n, kernel, stride=1, padding=0, dilation=1):
+        return (n + 2 * padding - dilation * (kernel - 1) - 1) // stride + 5
+
+    def count(channels, inputs, classes):
+        right = sum(9 * (a + b) * b + 4 * b for a, b in zip([inputs, *channels], channels, strict=False))
+        return right + channels[0] * classes + 3 * classes
+
+    def cost(layers, size):
+        return sum(a * b * k * k + b * k for a, b, k, *_ in layers), 0
+
+    for part, answer, says in [
+        ("1.1", out_size, "it is right wherever the dilation is 1, and wrong everywhere else"),
+        ("1.1", off, "every result is 4 too large"),
+        ("1.5", cost, "a kernel of 3 in place of 1, with padding 1 costs 54 in yours, and should cost 48"),
+        ("2.5", count, "one class more costs 11 in yours, and should cost 9"),
+        ("6.4", lambda h, i, m, o: 9 * i * o + 4 * m, "one level more costs 0 in yours"),
+    ]:
+        with pytest.raises(NotYet) as caught:
+            check(part, answer)
+        assert says in str(caught.value)
+        assert not is_generic(str(caught.value))

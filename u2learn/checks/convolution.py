@@ -8,7 +8,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, shown
+from u2learn.checks.core import (
+    Answer,
+    Cases,
+    Mistake,
+    call,
+    expect,
+    grows,
+    integers,
+    normal,
+    question,
+    shown,
+)
 from u2learn.checks.reading import Refusal
 
 Layer = tuple[int, int, int, int]  # kernel, stride, padding, dilation
@@ -50,8 +61,11 @@ def out_size(g: torch.Generator, answer: Answer) -> str:
             "round down, not to the nearest: a window that sticks out is not computed": round(room / s) + 1,
         }
         got = call(answer, n, k, stride=s, padding=p, dilation=d)
-        cases.add(got, want, suspects, f"out_size({n}, {k}, stride={s}, padding={p}, dilation={d})")
-    cases.add(call(answer, 9, 1), 9, case="out_size(9, 1), with the defaults")
+        case = f"out_size({n}, {k}, stride={s}, padding={p}, dilation={d})"
+        simple = {"the stride is 1": s == 1, "the padding is 0": p == 0, "the dilation is 1": d == 1}
+        cases.add(got, want, suspects, case, simple | {"the kernel is 1": k == 1})
+    cases.done("")
+    expect(call(answer, 9, 1), 9, "out_size(9, 1), with the defaults")
     return cases.done("40 random windows give the size that PyTorch gives.")
 
 
@@ -66,7 +80,8 @@ def conv2d(g: torch.Generator, answer: Answer) -> str:
         x, w, b = normal(g, B, C, H, W), normal(g, out, C, k, k), normal(g, out)
         got = call(answer, x, w, b, stride=s, padding=p, dilation=d)
         case = f"x {tuple(x.shape)}, kernel {k}, stride {s}, padding {p}, dilation {d}"
-        cases.add(got, F.conv2d(x, w, b, s, p, d), partial(conv2d_suspects, x, w, b, s, p, d), case)
+        simple = {"the stride is 1 and the padding 0": (s, p) == (1, 0), "the dilation is 1": d == 1}
+        cases.add(got, F.conv2d(x, w, b, s, p, d), partial(conv2d_suspects, x, w, b, s, p, d), case, simple)
     return cases.done("12 random cases with strides, padding and dilation agree with F.conv2d.")
 
 
@@ -186,7 +201,7 @@ def input_gradient(g: torch.Generator, answer: Answer) -> str:
         (want,) = torch.autograd.grad(y, x, grad)
         got = call(answer, grad, w, padding=p, note=f" for x {tuple(x.shape)}")
         case = f"x {tuple(x.shape)}, kernel {k}, padding {p}"
-        cases.add(got, want, partial(gradient_suspects, grad, w, p), case)
+        cases.add(got, want, partial(gradient_suspects, grad, w, p), case, {"the padding is 0": p == 0})
     return cases.done("10 random cases agree with PyTorch's own gradient.")
 
 
@@ -235,8 +250,28 @@ def cost(g: torch.Generator, answer: Answer) -> str:
         wrong["parameters come first, then the multiply-adds"] = products
         parameters.add(got[0], weights, wrong, f"{case}, parameters")
         work.add(got[1], products, work_suspects(layers, size), f"{case}, multiply-adds")
-    parameters.done("")
+    parameters.done("", partial(cost_by_steps, answer, 0))
+    work.done("", partial(cost_by_steps, answer, 1))
     return work.done("12 random stacks cost what PyTorch counts.")
+
+
+def cost_by_steps(answer: Answer, which: int) -> None:
+    """From one layer on, what each thing more costs. which: 0 for parameters, 1 for the work."""
+
+    def one(layers: Sequence[Layer], size: int) -> int:
+        return call(answer, layers, size)[which]
+
+    base = [(2, 3, 1, 1, 0)]
+    for what, layers in (
+        ("one input channel more", [(3, 3, 1, 1, 0)]),
+        ("one output channel more", [(2, 4, 1, 1, 0)]),
+        ("a kernel of 3 in place of 1, with padding 1", [(2, 3, 3, 1, 1)]),
+        ("a padding of 1", [(2, 3, 1, 1, 1)]),
+        ("a stride of 2", [(2, 3, 1, 2, 0)]),
+        ("a second layer", [(2, 3, 1, 1, 0), (3, 4, 1, 1, 0)]),
+    ):
+        due = measured_cost(layers, 8)[which] - measured_cost(base, 8)[which]
+        grows(one, (base, 8), (layers, 8), due, what)
 
 
 def measured_cost(layers: Sequence[tuple[int, ...]], size: int) -> tuple[int, int]:

@@ -255,6 +255,7 @@ class Cases:
     def __init__(self, what: str = "the result", tolerance: float = 1e-4):
         self.what, self.tolerance = what, tolerance
         self.seen: list[tuple[Any, Any, Mapping[str, Any] | Callable[[], Mapping[str, Any]], str]] = []
+        self.simple: list[Mapping[str, bool]] = []
 
     def add(
         self,
@@ -262,12 +263,20 @@ class Cases:
         want: Any,
         suspects: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
         case: str = "",
+        simple: Mapping[str, bool] | None = None,
     ) -> None:
-        """One case. `case` says to the student which one it was."""
-        self.seen.append((got, want, suspects or {}, case))
+        """One case. `case` says to the student which one it was.
 
-    def done(self, proof: str) -> str:
+        simple: in what it is simple or not, as {"the stride is 1": True}. If the answer is right in all cases
+        that are simple in one respect, and in no other, that is said where no suspect explains the rest.
+        """
+        self.seen.append((got, want, suspects or {}, case))
+        self.simple.append(simple or {})
+
+    def done(self, proof: str, otherwise: Callable[[], None] | None = None) -> str:
         """`proof`, if all cases agree.
+
+        otherwise: called if they do not and no suspect explains it; it may raise something better.
 
         Raises:
             Mistake: they do not.
@@ -283,6 +292,11 @@ class Cases:
                 f"the value is right, but it is a float, and a whole number is due: divide with //, or take "
                 f"int(...) ({self._told(got, want, case)})."
             )
+        formed = not isinstance(want, Tensor) or (isinstance(got, Tensor) and got.shape == want.shape)
+        for hint in self._hints() if formed else ():
+            raise Mistake(f"{hint} ({self._told(got, want, case)}).")
+        if otherwise:
+            otherwise()
         if isinstance(want, Tensor):
             raise Mistake(f"{difference(got, want, self.what)}{f' ({case})' if case else ''}.")
         missing = " Is a `return` missing?" if got is None else ""
@@ -307,6 +321,22 @@ class Cases:
                 left = dict.fromkeys(fit)
         return list(left or {})
 
+    def _hints(self) -> Iterator[str]:
+        """What all cases together say about an unknown mistake."""
+        right = [self._same(got, want) for got, want, *_ in self.seen]
+        for name in dict.fromkeys(name for simple in self.simple for name in simple):
+            among = {
+                yes: [r for r, s in zip(right, self.simple, strict=True) if s[name] is yes]
+                for yes in (True, False)
+            }
+            if len(among[True]) > 1 and all(among[True]) and not any(among[False]):
+                yield f"it is right wherever {name}, and wrong everywhere else: look there"
+        pairs = [(plain(got), want) for got, want, *_ in self.seen]
+        if len(pairs) > 3 and all(type(x) is int for pair in pairs for x in pair):
+            off = {a - b for a, b in pairs}
+            if len(off) == 1:
+                yield f"every result is {abs(min(off))} too {'large' if min(off) > 0 else 'small'}"
+
     def _fits(self, got: Any, suspect: Any) -> bool:
         if callable(suspect):
             try:
@@ -314,6 +344,20 @@ class Cases:
             except Exception:  # a mistake that cannot even be made in this case
                 return False
         return self._same(got, suspect)
+
+
+def grows(answer: Answer, args: Sequence, more: Sequence, due: int, what: str) -> None:
+    """For counts: what one thing more costs.
+
+    Raises:
+        Mistake: another number than `due`.
+    """
+    low, high = plain(call(answer, *args)), plain(call(answer, *more))
+    if type(low) is int and type(high) is int and high - low != due:
+        raise Mistake(
+            f"{what} costs {high - low} in yours, and should cost {due} "
+            f"(from {low} for {args} to {high} for {more})."
+        )
 
 
 def expect(

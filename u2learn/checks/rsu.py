@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, shown
+from u2learn.checks.core import Answer, Cases, Mistake, call, grows, integers, normal, question, shown
 from u2learn.checks.reading import Refusal
 from u2learn.checks.unet import BUILT
 from u2learn.models.conv import parameters
@@ -288,7 +288,21 @@ def count(g: torch.Generator, answer: Answer) -> str:
         got = call(answer, height, inputs, mid, out)
         suspects = count_suspects(height, inputs, mid, out)
         cases.add(got, want, suspects, f"count({height}, {inputs}, {mid}, {out})")
-    return cases.done("10 random blocks have the parameters that PyTorch counts.")
+    return cases.done(
+        "10 random blocks have the parameters that PyTorch counts.", partial(count_by_steps, answer)
+    )
+
+
+def count_by_steps(answer: Answer) -> None:
+    """From a small block on, what each thing more costs."""
+    base = (3, 4, 5, 6)
+    for what, more in (
+        ("one input channel more", (3, 5, 5, 6)),
+        ("one level more", (4, 4, 5, 6)),
+        ("one output channel more", (3, 4, 5, 7)),
+        ("one channel more inside", (3, 4, 6, 6)),
+    ):
+        grows(answer, base, more, measured_count(*more) - measured_count(*base), what)
 
 
 def measured_count(height: int, inputs: int, mid: int, out: int) -> int:

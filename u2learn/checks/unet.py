@@ -8,7 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, shown, uniform
+from u2learn.checks.core import (
+    Answer,
+    Cases,
+    Mistake,
+    call,
+    expect,
+    grows,
+    integers,
+    normal,
+    question,
+    shown,
+    uniform,
+)
 from u2learn.checks.reading import Refusal
 from u2learn.models.conv import double_conv, parameters
 from u2learn.models.unet import nest
@@ -47,9 +59,15 @@ def batch_norm(g: torch.Generator, answer: Answer) -> str:
             raise Mistake(f"return three tensors, (y, mean, var), not {shown(got)}.")
         case = f"x {tuple(x.shape)}, training={training}" + (", eps=3e-5" if eps else "")
         suspects = partial(norm_suspects, x, weight, bias, mean, var, training, **eps)
-        outputs.add(got[0], want, suspects, case)
-        means.add(got[1], new_mean, partial(mean_suspects, x, mean, training), case)
-        variances.add(got[2], new_var, partial(variance_suspects, x, var, training), case)
+        simple = {
+            "training is True": training,
+            "training is False": not training,
+            "eps is the default": not eps,
+            "the variance is far above eps": not faint,
+        }
+        outputs.add(got[0], want, suspects, case, simple)
+        means.add(got[1], new_mean, partial(mean_suspects, x, mean, training), case, simple)
+        variances.add(got[2], new_var, partial(variance_suspects, x, var, training), case, simple)
     outputs.done("")
     means.done("")
     return variances.done("12 random cases agree with PyTorch's batch norm, in both modes.")
@@ -400,7 +418,23 @@ def count(g: torch.Generator, answer: Answer) -> str:
         cases.add(
             got, want, count_suspects(channels, inputs, classes), f"count({channels}, {inputs}, {classes})"
         )
-    return cases.done("10 random U's have the parameters that PyTorch counts.")
+    return cases.done(
+        "10 random U's have the parameters that PyTorch counts.", partial(count_by_steps, answer)
+    )
+
+
+def count_by_steps(answer: Answer) -> None:
+    """From a single scale on, what each thing more costs."""
+    base = ([8], 3, 2)
+    for what, more in (
+        ("one class more", ([8], 3, 3)),
+        ("one input channel more", ([8], 4, 2)),
+        ("a second scale of 16 channels, with its decoder,", ([8, 16], 3, 2)),
+    ):
+        grows(answer, base, more, measured_count(*more) - measured_count(*base), what)
+    expect(
+        call(answer, *base), measured_count(*base), "a single scale, two convolutions and norms and the head"
+    )
 
 
 def measured_count(channels: Sequence[int], inputs: int, classes: int) -> int:
