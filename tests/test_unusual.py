@@ -94,7 +94,7 @@ def test_a_right_one_is_green_at_home_and_at_the_grader(name, case, box):
 
 def test_a_submission_does_not_import_the_questions_and_its_own_checks_do_no_harm(box):
     box.run("from u2learn.checks import check\ncheck('1.1', None)")
-    for module in core.MODULES.values():
+    for module in set(core.MODULES.values()) - {"project"}:
         with pytest.raises(ImportError):
             box.run(f"import u2learn.checks.{module}")
 
