@@ -177,7 +177,7 @@ def hide_the_checks() -> None:
     """What is right stands in the questions' modules: no submission imports them, and its own checks pass."""
     checks.check = checks.core.check = lambda *args, **kwargs: None
     for name in set(MODULES.values()) - {"project"}:  # whose scores the project's notebook uses itself
-        sys.modules[f"u2learn.checks.{name}"] = None  # type: ignore[assignment]
+        sys.modules[f"u2learn.checks.{name}"] = None  # type: ignore[assignment]  # as Python marks what cannot be imported
 
 
 def describe(error: BaseException) -> dict:

@@ -276,7 +276,7 @@ def cost_by_steps(answer: Answer, which: int) -> None:
 
 def measured_cost(layers: Sequence[tuple[int, ...]], size: int) -> tuple[int, int]:
     """Parameters and multiply-adds, as PyTorch counts them."""
-    net = nn.Sequential(*(nn.Conv2d(*layer) for layer in layers))
+    net = nn.Sequential(*(nn.Conv2d(a, b, k, s, p) for a, b, k, s, p in layers))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.zeros(1, layers[0][0], size, size))
     # The counter takes a multiplication and an addition for two.

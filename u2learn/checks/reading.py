@@ -211,7 +211,7 @@ def full_name(node: ast.expr, cells: Cells) -> str:
 
 def reached(owner: str, name: ast.expr | None) -> str:
     """What `getattr(owner, name)` gives. In a module a name that is computed might be any."""
-    if isinstance(name, ast.Constant):
+    if isinstance(name, ast.Constant) and isinstance(name.value, str):
         return f"{owner}.{name.value}"
     return "builtins.getattr" if owner.strip(".") else ""
 

@@ -201,7 +201,7 @@ def suspects(sizes: tuple[int, int, int, int], x: Tensor, dilated: bool, seed: i
         ),
         "the deep map is resized with mode bicubic: bilinear is asked for": lambda: with_join(mode="bicubic"),
         "the deep map is doubled and cut off: resize it to the skip's own height and width": lambda: (
-            with_join(double=True)
+            with_join(doubled=True)
         ),
         "average pooling: the largest of the four values is taken": lambda: with_down(
             partial(F.avg_pool2d, kernel_size=2, ceil_mode=True)
@@ -227,15 +227,15 @@ class Join(nn.Module):
     """A join with a mistake in it."""
 
     def __init__(
-        self, order: int = 1, double: bool = False, mode: str = "bilinear", align_corners: Any = False
+        self, order: int = 1, doubled: bool = False, mode: str = "bilinear", align_corners: Any = False
     ):
         super().__init__()
-        self.order, self.double = order, double
+        self.order, self.doubled = order, doubled
         self.resize = partial(F.interpolate, mode=mode, align_corners=align_corners)
 
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
         H, W = size = skip.shape[2:]
-        if not self.double or deep.shape[2:] == size:
+        if not self.doubled or deep.shape[2:] == size:
             return torch.cat([self.resize(deep, size=size), skip][:: self.order], 1)
         return torch.cat([self.resize(deep, scale_factor=2)[..., :H, :W], skip], 1)
 

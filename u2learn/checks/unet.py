@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ def batch_norm(g: torch.Generator, answer: Answer) -> str:
         x = 0.003 * normal(g, B, C, H, W) + 0.01 if faint else 3 * normal(g, B, C, H, W) + 2
         weight, bias, mean = normal(g, C) + 2, normal(g, C), normal(g, C) * (0.01 if faint else 1)
         var = (uniform(g, C) + 0.5) * (1e-5 if faint else 1)
-        eps = {"eps": 3e-5} if trial > 5 else {}
+        eps: dict[str, Any] = {"eps": 3e-5} if trial > 5 else {}
         new_mean, new_var = mean.clone(), var.clone()
         want = F.batch_norm(x, new_mean, new_var, weight, bias, training, **eps)
         got = call(answer, x, weight, bias, mean, var, training, **eps)
@@ -80,9 +81,14 @@ def norm_suspects(
         return y * weight[:, None, None] + bias[:, None, None]
 
     def norm(eps: float = eps, training: bool = training, own: bool = False, affine: bool = True) -> Tensor:
-        running = (None, None) if own else (mean.clone(), var.clone())
         return F.batch_norm(
-            x, *running, weight if affine else None, bias if affine else None, training, eps=eps
+            x,
+            None if own else mean.clone(),
+            None if own else var.clone(),
+            weight if affine else None,
+            bias if affine else None,
+            training,
+            eps=eps,
         )
 
     def with_axes(*axes: int) -> Tensor:
