@@ -8,6 +8,7 @@ JOBS ?= 2
 SUBMISSIONS ?=
 ASSIGNMENT ?=
 COURSE ?= course
+EXERCISES ?=
 MINUTES ?= 8
 
 PY := .venv/bin/python
@@ -71,15 +72,15 @@ bench: .venv/.ready ## measure what prediction, export and several processes cos
 	  $(PY) -m benchmarks.$$what --record $$([ $$what = fast ] && echo "$(if $(WEIGHTS),--weights $(WEIGHTS))") || exit 1; \
 	done
 
-release: .venv/.ready ## write the assignments for students, and pack them
-	@$(PY) -m tools.assignments release
+release: .venv/.ready ## write the assignments for students, and pack them; EXERCISES=folder for your own
+	@$(PY) -m tools.assignments release $(if $(EXERCISES),--exercises "$(EXERCISES)")
 
 grade: .venv/.ready ## grade a class: SUBMISSIONS=folder or zip file, and ASSIGNMENT=01-convolution for one alone
 	@$(PY) -m tools.grading grade "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) \
-		--course "$(COURSE)" --jobs $(JOBS)
+		$(if $(EXERCISES),--exercises "$(EXERCISES)") --course "$(COURSE)" --jobs $(JOBS)
 
 mark: .venv/.ready ## mark the answers in words, on a page of this computer
-	@$(PY) -m tools.grading mark --course "$(COURSE)"
+	@$(PY) -m tools.grading mark $(if $(EXERCISES),--exercises "$(EXERCISES)") --course "$(COURSE)"
 
 backup: .venv/.ready ## copy the grades of the course
 	@$(PY) -m tools.grading backup --course "$(COURSE)"

@@ -60,15 +60,22 @@ def test_what_an_encoding_lacks_becomes_similar_signs(encoding, text, due):
 
 @pytest.mark.parametrize("name", CONSOLES)
 def test_a_check_says_right_and_wrong_on_any_console(name):
+    """Green on stdout; red and yellow go through exceptions, here to stderr, in IPython to stdout."""
     code = f"""
-from u2learn.checks import check
+from u2learn.checks import NotYet, check
 {OUT_SIZE.format(one=1)}
 check('1.1', out_size)
+def rsu(*args, **kwargs):
+    raise NotImplementedError
+try:
+    check('6.2', rsu)
+except NotYet as error:
+    print(*error._render_traceback_())
 {OUT_SIZE.format(one=2)}
 check('1.1', out_size)"""
     done = program("-c", code, **CONSOLES[name])
-    assert b"ok 1.1 out_size: " in done.stdout
-    assert done.returncode == 1 and b"1.1 out_size: " in done.stderr and b"NotYet" in done.stderr
+    assert b"ok 1.1 out_size: " in done.stdout and b"-- 6.2 RSU: not done yet" in done.stdout
+    assert done.returncode == 1 and b"NotYet: no: 1.1 out_size: " in done.stderr
     assert b"UnicodeEncodeError" not in done.stderr
 
 

@@ -1,11 +1,12 @@
 """The assignments: their sources, the version for students, and the table of mistakes.
 
-    python -m tools.assignments release [--check]
+    python -m tools.assignments release [--check] [--exercises FOLDER]
     python -m tools.assignments table [--check]
 
 `release` writes exercises/release/*.ipynb, without solutions and hidden tests, and packs each with a README
-into _build/exercises/*.zip. `table` writes the table of mistakes into the instructor's guide. With --check
-nothing is written: what differs is named, and the exit status is 1.
+into _build/exercises/*.zip; with a FOLDER of sources of your own it does so for these, into FOLDER/release.
+`table` writes the table of mistakes into the instructor's guide, and prints how many of them get a generic
+message. With --check nothing is written: what differs is named, and the exit status is 1.
 
 A source is a notebook as nbgrader reads it. The parts are told apart by their `grade_id`:
 
@@ -16,6 +17,7 @@ A source is a notebook as nbgrader reads it. The parts are told apart by their `
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -24,12 +26,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import yaml
+
 from tools import links, notebooks
 from tools.settle import settle
 
 ROOT = Path(__file__).resolve().parents[1]
 EXERCISES = ROOT / "exercises"
-RELEASE = EXERCISES / "release"
 ZIPS = ROOT / "_build" / "exercises"
 GUIDE = ROOT / "book" / "back" / "instructors.md"
 GRADE_ID = re.compile(r"q(\d+)-(\d+)(-check|-hidden)?")
@@ -55,15 +58,17 @@ class Test:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong solution of the kind that students write: an edit of the right one.
+    """A solution of the kind that students write: an edit of the right one, or a cell of its own.
 
-    loses: how many points; says: a piece of the sentence with which the first failing test explains it.
+    loses: how many points, 0 if it is right in another way. says: a piece of the sentence with which the
+    first failing test explains it. generic: that sentence only shows two values, and knows no mistake.
     """
 
     part: str
     mistake: str
-    loses: int
-    says: str
+    loses: int = 0
+    says: str = ""
+    generic: bool = False
     replace: str = ""
     by: str = ""
     code: str = ""
@@ -134,13 +139,31 @@ class Assignment:
 
     @cached_property
     def settings(self) -> dict:
-        import yaml
-
         return yaml.safe_load((self.path.parent / "mistakes.yml").read_text(encoding="utf-8"))
 
     @property
     def mistakes(self) -> list[Mistake]:
         return [Mistake(**{**m, "part": str(m["part"])}) for m in self.settings["mistakes"]]
+
+    @cached_property
+    def unusual(self) -> list[Mistake]:
+        """Solutions that one does not expect, right and wrong ones; none if there is no unusual.yml."""
+        path = self.path.parent / "unusual.yml"
+        if not path.exists():
+            return []
+        found = []
+        for case in yaml.safe_load(path.read_text(encoding="utf-8"))["unusual"]:
+            if case.pop("want", None) == "full" and "loses" in case:
+                raise ValueError(
+                    f"{path}: {case['solution']!r} should want all points or lose some, not both."
+                )
+            found.append(Mistake(str(case.pop("part")), case.pop("solution"), **case))
+        return found
+
+    @property
+    def wrong(self) -> list[Mistake]:
+        """All wrong solutions, part by part."""
+        return sorted([*self.mistakes, *(m for m in self.unusual if m.loses)], key=lambda m: m.part)
 
     @property
     def rubric(self) -> dict[str, str]:
@@ -151,6 +174,11 @@ class Assignment:
             lines = region[0].split("\n")[1:-1] if region else []
             found[part_of(cell)] = "\n".join(lines).strip()
         return found
+
+    @property
+    def minutes(self) -> list[int]:
+        """How long it takes somebody who writes modules, and one who is new to PyTorch. Estimates."""
+        return self.settings["minutes"]
 
     @property
     def points(self) -> int:
@@ -210,23 +238,57 @@ def released_cell(cell: dict) -> dict:
     return cell
 
 
-def wanted() -> dict[Path, str]:
+def student_version(assignment: Assignment) -> dict:
+    """The notebook for students, with its release, times and links in the head and in its metadata."""
+    notebook = released(assignment.cells)
+    data = {"assignment": assignment.name, "release": links.release(ROOT), "minutes": assignment.minutes}
+    notebook["metadata"] = notebook["metadata"] | {"u2learn": data}
+    first = notebook["cells"][0]
+    title, _, prose = text(first).partition("\n")
+    links.set_source(first, f"{title}\n\n{head(assignment)}\n{prose}")
+    return notebook
+
+
+def head(assignment: Assignment) -> str:
+    """What stands below a notebook's title: where to open it, how long it takes, which release it is."""
+    writes, new = assignment.minutes
+    students = f"{links.site(links.repository(ROOT))}book/back/students.html"
+    lines = [
+        f"{assignment.points} points. About {writes} minutes if you have written an `nn.Module` before, "
+        f"{new} if PyTorch is new to you: both are estimates. "
+        f"[How an assignment works, and what you need of PyTorch]({students}). Release {links.release(ROOT)}."
+    ]
+    if assignment.path.is_relative_to(EXERCISES):  # others are nowhere that Colab could open
+        page = links.colab(ROOT, f"exercises/release/{assignment.path.name}")
+        lines = [f"[{links.BADGE}]({page})", "", *lines]
+    return "\n".join(lines)
+
+
+def wanted(folder: Path = EXERCISES) -> dict[Path, str]:
     """The student notebooks, each with the text that it should have."""
     return {
-        RELEASE / f"{name}.ipynb": notebooks.dump(released(Assignment.read(name).cells)) for name in names()
+        folder / "release" / f"{name}.ipynb": notebooks.dump(student_version(Assignment.read(name, folder)))
+        for name in names(folder)
     }
 
 
-def release(check: bool) -> None:
-    files = wanted()
-    settle(files, ROOT, check, "make release")
+def release(check: bool, folder: Path = EXERCISES) -> None:
+    """Write the student notebooks, and pack them.
+
+    Raises:
+        SystemExit: there is no assignment in the folder; or, with `check`, a notebook is not up to date.
+    """
+    files = wanted(folder)
+    if not files:
+        sys.exit(f"There is no assignment in {folder}: a folder as 01-convolution with a notebook is due.")
+    settle(files, folder.parent, check, "make release")
     if check:
         return
-    for path in set(RELEASE.glob("*.ipynb")) - set(files):
+    for path in set((folder / "release").glob("*.ipynb")) - set(files):
         path.unlink()
     ZIPS.mkdir(parents=True, exist_ok=True)
     for path in files:
-        assignment = Assignment.read(path.stem)
+        assignment = Assignment.read(path.stem, folder)
         target = ZIPS / f"{path.stem}.zip"
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in ((path.name, files[path]), ("README.md", readme(assignment))):
@@ -242,11 +304,10 @@ def readme(assignment: Assignment) -> str:
 
 {parts} parts in code and one in words, {assignment.points} points.
 
-1. Install the package, in an environment with Python 3.10 or newer:
-
-       pip install jupyterlab matplotlib "u2learn @ git+{home}"
-
-2. Open the notebook (`jupyter lab {assignment.name}.ipynb`) or upload it to Google Colab, and run it.
+1. Make an environment with Python 3.10 or newer, and in it: pip install jupyterlab matplotlib
+   (Or upload the notebook to Google Colab.)
+2. Open the notebook (`jupyter lab {assignment.name}.ipynb`). Its first cell installs the package: release
+   {links.release(ROOT)}, or a newer one.
 3. Fill in the cells that say YOUR CODE HERE; run the check below each: green is done, red says why not.
 4. Before you hand in: restart the kernel, run all cells, save. Hand in the notebook, with its name unchanged.
 
@@ -255,32 +316,51 @@ More in the student's page of the book: {links.site(home)}book/back/students.htm
 
 
 def table() -> str:
-    """All mistakes of all assignments with what they cost, as Markdown."""
-    lines = []
+    """All wrong solutions of all assignments with what they cost, as Markdown."""
+    lines = [summary(), ""]
     for assignment in map(Assignment.read, names()):
-        mistakes = assignment.mistakes
         lines += [
-            f"::::{{dropdown}} {assignment.title}: {len(mistakes)} wrong solutions",
+            f"::::{{dropdown}} {assignment.title}: {len(assignment.wrong)} wrong solutions",
             "| part | points | mistake | loses | what the student reads |",
             "|---|--:|---|--:|---|",
         ]
-        for m in mistakes:
+        for m in assignment.wrong:
             of = sum(t.points for t in assignment.tests if t.part == m.part)
-            cells = [m.part, str(of), m.mistake, str(m.loses), f"… {m.says} …"]
+            says = f"… {m.says} …{' (generic)' if m.generic else ''}"
+            cells = [m.part, str(of), m.mistake, str(m.loses), says]
             lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
         lines += ["::::", ""]
     return "\n".join(lines[:-1])
 
 
+def summary() -> str:
+    """How many solutions are tried, and how many wrong ones are not told what is wrong with them."""
+    assignments = list(map(Assignment.read, names()))
+    wrong = [m for a in assignments for m in a.wrong]
+    right = [m for a in assignments for m in a.unusual if not m.loses]
+    generic = sum(m.generic for m in wrong)
+    return (
+        f"{len(wrong)} wrong solutions. {generic} of them get a generic message: two values, no word about "
+        f"the mistake. {len(right)} right solutions, written in another way than ours, get all points."
+    )
+
+
 def main(arguments: list[str]) -> None:
-    check = "--check" in arguments
-    if arguments[:1] == ["release"]:
-        release(check)
-    elif arguments[:1] == ["table"]:
-        guide = GUIDE.read_text(encoding="utf-8")
-        settle({GUIDE: links.block(guide, "mistakes", table(), GUIDE)}, ROOT, check, "make table")
+    parser = argparse.ArgumentParser(
+        "python -m tools.assignments",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=["release", "table"])
+    parser.add_argument("--check", action="store_true", help="write nothing, say what differs")
+    parser.add_argument("--exercises", type=Path, default=EXERCISES, help="a folder with sources of your own")
+    options = parser.parse_args(arguments)
+    if options.what == "release":
+        release(options.check, options.exercises.resolve())
     else:
-        sys.exit(__doc__)
+        guide = GUIDE.read_text(encoding="utf-8")
+        settle({GUIDE: links.block(guide, "mistakes", table(), GUIDE)}, ROOT, options.check, "make table")
+        print(summary())
 
 
 if __name__ == "__main__":

@@ -23,12 +23,15 @@ from tools.settle import settle
 
 ROOT = Path(__file__).resolve().parents[1]
 BRANCH = "main"
+BADGE = "![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)"
 INSTALL_MARK = "# u2learn: install"
 CHAPTER = re.compile(r"- file: book/chapters/(\S+)(?: # (.+))?")
 TITLE = re.compile(r"# (?:\d+\. )?(.+)")
 ASSIGNMENT = re.compile(r"# Assignment (\d+)\. (.+)")
 LINK = re.compile(r"\[([^][]*)\]\(([^()\s]+)\)")
 ON_THE_SITE = re.compile(r"https://\S+/book/chapters/([^/\s]+)\.html")
+PAGE = re.compile(r"https://[\w.-]+\.github\.io/[\w.-]+/(book/[^)\s]+\.html)")
+IN_COLAB = re.compile(r"https://colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/[\w.-]+/([^)\s]+)")
 LINKED_NUMBER = re.compile(r"\b([Cc]hapter\s+)\d+")
 NUMBER = re.compile(r"\b[Cc]hapters?(?:[ \t]*\n)?[ \t]*\d+")
 MARKDOWN = ("*.md", "book/**/*.md")
@@ -54,10 +57,10 @@ def wanted(root: Path) -> dict[Path, str]:
 
     write("README.md", "badges", badges(home))
     write("README.md", "start", start(home))
-    write("README.md", "chapters", readme_table(home, chapters))
+    write("README.md", "chapters", readme_table(root, chapters))
     write("book/index.md", "start", start(home))
     write("book/index.md", "chapters", book_table(chapters))
-    write("book/back/students.md", "exercises", exercise_table(home, root))
+    write("book/back/students.md", "exercises", exercise_table(root))
     texts = {path: numbered(text, path, root, chapters) for path, text in texts.items()}
 
     for path in files(root, *NOTEBOOKS):
@@ -196,12 +199,16 @@ def notebook(path: Path, root: Path, chapters: list[Chapter]) -> str:
     content = json.loads(text)
     for cell in content["cells"]:
         if cell["cell_type"] == "markdown":
-            set_source(cell, numbered("".join(cell["source"]), path, root, chapters))
+            prose = numbered("".join(cell["source"]), path, root, chapters)
+            prose = PAGE.sub(lambda page: site(repository(root)) + page[1], prose)
+            set_source(cell, IN_COLAB.sub(lambda page: colab(root, page[1]), prose))
     titles = {root / chapter.path: f"# {chapter.number}. {chapter.title}" for chapter in chapters}
     if path in titles:
         first = content["cells"][0]
         set_source(first, TITLE.sub(lambda _: titles[path], "".join(first["source"]), count=1))
-    set_source(install_cell(content, path), install(repository(root)))
+    graded = path.is_relative_to(root / "exercises")
+    code = install_release(repository(root), release(root)) if graded else install(repository(root))
+    set_source(install_cell(content, path), code)
     return text if content == json.loads(text) else notebooks.dump(content)
 
 
@@ -246,6 +253,49 @@ if importlib.util.find_spec("u2learn") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", *packages], check=True)"""
 
 
+def install_release(home: str, release: str) -> str:
+    """The first cell of an assignment: the package as it was when the assignment was made, or a newer one."""
+    return f"""{INSTALL_MARK}
+import importlib.metadata
+import importlib.util
+import re
+import subprocess
+import sys
+
+RELEASE, HOME = "{release}", "{home}"
+
+
+def numbers(version):
+    return [int(n) for n in re.findall(r"\\d+", version)[:3]]
+
+
+try:
+    found = importlib.metadata.version("u2learn")
+except importlib.metadata.PackageNotFoundError:
+    found = RELEASE if importlib.util.find_spec("u2learn") else "0"  # run from its source, or not there
+if numbers(found) < numbers(RELEASE):
+    for source in (f"{{HOME}}@v{{RELEASE}}", HOME):  # the newest, where the release has no tag
+        packages = ["einops", "torchinfo", f"u2learn @ git+{{source}}"]
+        if subprocess.run([sys.executable, "-m", "pip", "install", "-qU", *packages]).returncode == 0:
+            break
+    else:
+        raise RuntimeError("u2learn could not be installed: see above why; often there is no network.")"""
+
+
+def release(root: Path) -> str:
+    """The package's version, which is the assignments' release too, as "0.1.0"."""
+    text = (root / "u2learn" / "version.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.M)
+    if not found:
+        sys.exit('u2learn/version.py needs a line: __version__ = "0.1.0"')
+    return found[1]
+
+
+def colab(root: Path, path: str) -> str:
+    """The address that opens a notebook of the repository in Colab; path: below the root."""
+    return f"https://colab.research.google.com/github/{slug(repository(root))}/blob/{BRANCH}/{path}"
+
+
 def badges(home: str) -> str:
     return "\n".join(
         [
@@ -264,12 +314,12 @@ make test    # prove that all of it works
 ```"""
 
 
-def readme_table(home: str, chapters: list[Chapter]) -> str:
-    colab = f"https://colab.research.google.com/github/{slug(home)}/blob/{BRANCH}"
-    badge = "![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)"
+def readme_table(root: Path, chapters: list[Chapter]) -> str:
     lines = ["| | chapter | what you build | run it |", "|--:|---|---|---|"]
     for c in chapters:
-        lines.append(f"| {c.number} | [{c.title}]({c.path}) | {c.builds} | [{badge}]({colab}/{c.path}) |")
+        lines.append(
+            f"| {c.number} | [{c.title}]({c.path}) | {c.builds} | [{BADGE}]({colab(root, c.path)}) |"
+        )
     return "\n".join(lines)
 
 
@@ -280,21 +330,24 @@ def book_table(chapters: list[Chapter]) -> str:
     return "\n".join(lines)
 
 
-def exercise_table(home: str, root: Path) -> str:
-    """The assignments, each with its points and a link that opens the student's version in Colab.
+def exercise_table(root: Path) -> str:
+    """The assignments, each with points, minutes and a link that opens the student's version in Colab.
 
     A link in words: the book's pages ask no other server for a picture.
     """
-    colab = f"https://colab.research.google.com/github/{slug(home)}/blob/{BRANCH}"
-    lines = ["| | assignment | points | open |", "|--:|---|--:|---|"]
+    lines = ["| | assignment | points | minutes | minutes, if PyTorch is new to you | open |"]
+    lines.append("|--:|---|--:|--:|--:|---|")
     for path in sorted((root / "exercises" / "release").glob("*.ipynb")):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        cells, minutes = content["cells"], content["metadata"]["u2learn"]["minutes"]
         title = ASSIGNMENT.match("".join(cells[0]["source"]))
         if not title:
             sys.exit(f"{path.name} should open with a title like '# Assignment 2. The block and the U'.")
         points = sum(cell["metadata"].get("nbgrader", {}).get("points", 0) for cell in cells)
-        link = f"{colab}/exercises/release/{path.name}"
-        lines.append(f"| {title[1]} | {title[2]} | {points} | [Colab]({link}) |")
+        link = colab(root, f"exercises/release/{path.name}")
+        lines.append(
+            f"| {title[1]} | {title[2]} | {points} | {minutes[0]} | {minutes[1]} | [Colab]({link}) |"
+        )
     return "\n".join(lines)
 
 

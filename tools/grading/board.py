@@ -69,7 +69,7 @@ def reference_notebooks(assignment: Assignment) -> dict[str, bytes]:
         mine = assignment.solution("8.4")
         source = text(mine)
         for old, new in reference["edits"].items():
-            source = Mistake("8.4", reference["name"], 0, "", old, new).applied_to(source)
+            source = Mistake("8.4", reference["name"], replace=old, by=new).applied_to(source)
         cells = [{**cell, "source": source} if cell is mine else cell for cell in assignment.cells]
         found[reference["name"]] = json.dumps({"cells": cells}).encode()
     return found

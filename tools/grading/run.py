@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
 import torch
@@ -23,6 +24,7 @@ from tools.grading.meter import Meter
 from tools.grading.sandbox import TEXT, Died, NotStarted, Sandbox, SubmissionError, plain
 from tools.grading.seal import PACKAGE, Engine
 from u2learn.checks import NotYet, check
+from u2learn.checks.core import MODULES, own_work
 
 CELL_SECONDS = 60  # for one cell, if mistakes.yml says nothing else
 CALL_SECONDS = 20  # for one call of a function, with all that it asks back
@@ -151,8 +153,7 @@ class Sealed:
         self.close()
         while self.deaths <= RESTARTS and time.monotonic() < self.until:
             try:
-                hide = sorted((PACKAGE / "assets").glob("*.safetensors")) if self.metered else []
-                self.box = Sandbox(self.engine, CALL_SECONDS, self.until, hide)
+                self.box = Sandbox(self.engine, CALL_SECONDS, self.until, hidden(self.metered))
                 self.meter = Meter(self.box.started.pid) if self.metered else None
                 self._run_cells(self.box)
                 return
@@ -204,6 +205,13 @@ class Sealed:
         if self.box is not None:
             self.box.close()
         self.box = self.meter = None
+
+
+def hidden(weights: bool) -> list[Path]:
+    """Files of the package that no submission reads: the questions, with what is right; the weights too."""
+    checks = PACKAGE / "checks"
+    found = [path for name in MODULES.values() for path in checks.rglob(f"{name}.*py*")]
+    return found + (list((PACKAGE / "assets").glob("*.safetensors")) if weights else [])
 
 
 def grade_notebook(
@@ -283,10 +291,11 @@ def run_test(test: Test, session: Session, key: bytes = b"", secret: bytes = b""
     judge = Judge(session, secret, key)
     names: dict[str, Any] = {"check": partial(check, seed=seed), "judge": judge, "__name__": "grader"}
     printed = io.StringIO()
+    asked = names_asked_for(test.source)
     try:
-        for name in names_asked_for(test.source):
+        for name in asked:
             names[name] = session.get(name)
-        with contextlib.redirect_stdout(printed):
+        with own_work(test.part, asked, session.sources), contextlib.redirect_stdout(printed):
             exec(compile(test.source, f"<test {test.name}>", "exec"), names)
     except NotStarted:
         raise
@@ -311,7 +320,7 @@ def reason(error: Exception, test: Test, session: Session) -> str:
         case NotImplementedError():
             return f"○ {test.part}: not done."
         case AssertionError() if not hasattr(error, "line"):  # with a line it is the submission's own
-            return f"✗ {test.part} (hidden test): {error}"
+            return f"✗ {test.part}{' (hidden test)' if test.kind == 'hidden' else ''}: {error}"
         case NameError() if any(isinstance(e, NotImplementedError) for e in session.errors.values()):
             return f"○ {test.part}: not done."
         case NameError():

@@ -51,7 +51,7 @@ class Remote:
         self.__name__ = plain(str(reference["name"]), 100)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return apply(self, args, kwargs)
+        return apply(self, args, kwargs, core.FORBIDDEN.get())
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith(("__", "remote_", "_ipython")):
@@ -246,7 +246,7 @@ def rebuilt(error: Any) -> Exception:
     """
     said = error if isinstance(error, dict) else {}
     name, text = plain(str(said.get("type")), 50), plain(str(said.get("text")), 300)
-    kind = getattr(builtins, name, None)
+    kind = core.Mistake if name == "Mistake" else getattr(builtins, name, None)
     found: Any = SubmissionError(f"{name}: {text}")
     if isinstance(kind, type) and issubclass(kind, Exception) and kind not in LOOPS:
         with contextlib.suppress(TypeError):  # one that wants more than a text

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from u2learn.checks.core import apply, gradient, last_line
+from u2learn import checks
+from u2learn.checks.core import MODULES, apply, gradient, last_line
 
 HEAD = 1 << 20  # bytes of JSON in a message: a megabyte of it becomes at most some twenty of objects
 BODY = 1 << 26  # bytes of tensors in a message: the largest block of U²-Net has 40 MB
@@ -204,6 +205,13 @@ class Worker:
         return gradient(request["object"], *request["args"], **request["kwargs"])
 
 
+def hide_the_checks() -> None:
+    """What is right stands in the questions' modules: no submission imports them, and its own checks pass."""
+    checks.check = checks.core.check = lambda *args, **kwargs: None
+    for name in MODULES.values():
+        sys.modules[f"u2learn.checks.{name}"] = None  # type: ignore[assignment]  # as Python marks what cannot be imported
+
+
 def describe(error: BaseException) -> dict:
     """What was raised, as plain text."""
     line = last_line(error) if isinstance(error, Exception) else ""
@@ -260,6 +268,7 @@ def main(memory: int, processes: int) -> None:
         answers.write(data)
         answers.flush()
 
+    hide_the_checks()
     worker = Worker(read, write)
     os.dup2(nothing, 2)  # until here: why it did not start
     worker.channel.send({"value": "ready"})

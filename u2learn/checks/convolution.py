@@ -8,13 +8,41 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, shown
+from u2learn.checks.core import (
+    Answer,
+    Cases,
+    Mistake,
+    call,
+    expect,
+    grows,
+    integers,
+    normal,
+    question,
+    shown,
+)
+from u2learn.checks.reading import Refusal
 
 Layer = tuple[int, int, int, int]  # kernel, stride, padding, dilation
-CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose2d", "unfold")
+FORWARD = (
+    *("conv1d", "conv2d", "conv3d", "Conv1d", "Conv2d", "Conv3d", "unfold", "Unfold", "im2col"),
+    *("convolution", "convolve", "correlate", "convolve2d", "correlate2d", "conv_tbc", "mkldnn_convolution"),
+)
+TRANSPOSED = (
+    *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+    *("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "fold", "Fold", "col2im"),
+)
+AUTOGRAD = (
+    *("backward", "grad", "vjp", "jacobian", "jacrev", "conv2d_input", "convolution_backward"),
+    *("requires_grad", "requires_grad_"),
+)
+COUNTED = ("parameters", "numel", "state_dict", "FlopCounterMode", "summary")
+BY_INDICES = Refusal("write the sum over the taps yourself, with slices.", FORWARD + TRANSPOSED)
+BY_FORMULA = Refusal("write the size as a formula.", FORWARD + TRANSPOSED)
+WAY_BACK = Refusal("pad, turn the kernel, and use conv2d.", TRANSPOSED + AUTOGRAD)
+ARITHMETIC = Refusal("write it as arithmetic.", FORWARD + TRANSPOSED + COUNTED)
 
 
-@question("1.1", "out_size")
+@question("1.1", "out_size", BY_FORMULA)
 def out_size(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for _ in range(40):
@@ -30,14 +58,18 @@ def out_size(g: torch.Generator, answer: Answer) -> str:
             "a dilated kernel covers d (k - 1) + 1 pixels": (n + 2 * p - k) // s + 1,
             "a dilated kernel covers d (k - 1) + 1 pixels, not d k": (n + 2 * p - d * k) // s + 1,
             "the size is a whole number: divide with //": room / s + 1,
+            "round down, not to the nearest: a window that sticks out is not computed": round(room / s) + 1,
         }
         got = call(answer, n, k, stride=s, padding=p, dilation=d)
-        cases.add(got, want, suspects, f"out_size({n}, {k}, stride={s}, padding={p}, dilation={d})")
-    cases.add(call(answer, 9, 1), 9, case="out_size(9, 1), with the defaults")
+        case = f"out_size({n}, {k}, stride={s}, padding={p}, dilation={d})"
+        simple = {"the stride is 1": s == 1, "the padding is 0": p == 0, "the dilation is 1": d == 1}
+        cases.add(got, want, suspects, case, simple | {"the kernel is 1": k == 1})
+    cases.done("")
+    expect(call(answer, 9, 1), 9, "out_size(9, 1), with the defaults")
     return cases.done("40 random windows give the size that PyTorch gives.")
 
 
-@question("1.2", "conv2d")
+@question("1.2", "conv2d", BY_INDICES)
 def conv2d(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for trial in range(12):
@@ -46,9 +78,10 @@ def conv2d(g: torch.Generator, answer: Answer) -> str:
         d = 2 if trial > 7 else 1
         H, W = integers(g, (8, 11), (12, 14))
         x, w, b = normal(g, B, C, H, W), normal(g, out, C, k, k), normal(g, out)
-        got = call(answer, x, w, b, stride=s, padding=p, dilation=d, forbid=CONVOLUTIONS)
+        got = call(answer, x, w, b, stride=s, padding=p, dilation=d)
         case = f"x {tuple(x.shape)}, kernel {k}, stride {s}, padding {p}, dilation {d}"
-        cases.add(got, F.conv2d(x, w, b, s, p, d), partial(conv2d_suspects, x, w, b, s, p, d), case)
+        simple = {"the stride is 1 and the padding 0": (s, p) == (1, 0), "the dilation is 1": d == 1}
+        cases.add(got, F.conv2d(x, w, b, s, p, d), partial(conv2d_suspects, x, w, b, s, p, d), case, simple)
     return cases.done("12 random cases with strides, padding and dilation agree with F.conv2d.")
 
 
@@ -79,8 +112,21 @@ def conv2d_suspects(x: Tensor, w: Tensor, b: Tensor, s: int, p: int, d: int) -> 
         "only the first input channel is read": lambda: F.conv2d(x[:, :1], w[:, :1], b, s, p, d),
         "only the first picture of the batch is computed": lambda: F.conv2d(x[:1], w, b, s, p, d),
         "the kernel's rows and columns are exchanged": lambda: F.conv2d(x, w.transpose(2, 3), b, s, p, d),
+        "the padding is there on the left and right only": lambda: F.conv2d(F.pad(x, (p, p)), w, b, s, 0, d),
+        "the padding is there on top and below only": lambda: F.conv2d(F.pad(x, (0, 0, p, p)), w, b, s, 0, d),
+        "each output channel has a bias of its own": lambda: F.conv2d(x, w, b.sum().expand(len(b)), s, p, d),
+        "a large kernel's last taps are not used: there are k times k": lambda: F.conv2d(
+            x, cut(w), b, s, p, d
+        ),
         "the bias is added once for every tap": lambda: F.conv2d(x, w, b * k * k, s, p, d),
     }
+
+
+def cut(w: Tensor) -> Tensor:
+    """The kernel without its taps behind the fourth row."""
+    few = torch.zeros_like(w)
+    few[..., :4, :] = w[..., :4, :]
+    return few
 
 
 @question("1.3", "field_of")
@@ -102,6 +148,10 @@ def field_of(g: torch.Generator, answer: Answer) -> str:
             ),
             "the width is right, the place is not: follow where the first pixel lies": (0, want[1] - want[0]),
             "padding moves both ends to the left, the right one too": (walk(i, layers, right=1)),
+            "the padding is taken off behind the stride: multiply first, then take it off": walk(
+                i, [(k, s, p * s, d) for k, s, p, d in layers]
+            ),
+            "the stride is not used": walk(i, [(k, 1, p, d) for k, _, p, d in layers]),
         }
         got = call(answer, layers, i)
         got = tuple(got) if isinstance(got, (list, tuple)) else got
@@ -138,7 +188,7 @@ def walk(i: int, layers: Sequence[Layer], right: int = -1, taps: int = -1) -> tu
     return first, last
 
 
-@question("1.4", "input_gradient")
+@question("1.4", "input_gradient", WAY_BACK)
 def input_gradient(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the gradient")
     for trial in range(10):
@@ -149,10 +199,9 @@ def input_gradient(g: torch.Generator, answer: Answer) -> str:
         y = F.conv2d(x, w, padding=p)
         grad = normal(g, *y.shape)
         (want,) = torch.autograd.grad(y, x, grad)
-        forbid = ("conv_transpose2d", "backward", "grad")
-        got = call(answer, grad, w, padding=p, forbid=forbid, note=f" for x {tuple(x.shape)}")
+        got = call(answer, grad, w, padding=p, note=f" for x {tuple(x.shape)}")
         case = f"x {tuple(x.shape)}, kernel {k}, padding {p}"
-        cases.add(got, want, partial(gradient_suspects, grad, w, p), case)
+        cases.add(got, want, partial(gradient_suspects, grad, w, p), case, {"the padding is 0": p == 0})
     return cases.done("10 random cases agree with PyTorch's own gradient.")
 
 
@@ -172,11 +221,17 @@ def gradient_suspects(grad: Tensor, w: Tensor, p: int) -> dict:
         "the padding of the way back is k - 1 - p, not k - 1": lambda: F.conv2d(
             grad, back.flip(2, 3), padding=k - 1
         ),
+        "only the first output channel is read: an input pixel gathers from all": lambda: F.conv2d(
+            framed[:, :1], back.flip(2, 3)[:, :1]
+        ),
+        "the output channels are averaged: they are added": lambda: (
+            F.conv2d(framed, back.flip(2, 3)) / len(w)
+        ),
         "the gradient has to be padded, by k - 1 - p": lambda: F.conv2d(grad, back.flip(2, 3)),
     }
 
 
-@question("1.5", "cost")
+@question("1.5", "cost", ARITHMETIC)
 def cost(g: torch.Generator, answer: Answer) -> str:
     parameters, work = Cases(), Cases()
     for _ in range(12):
@@ -186,21 +241,46 @@ def cost(g: torch.Generator, answer: Answer) -> str:
             out, k, s, p = integers(g, (2, 6), (2, 4), (1, 2), (0, 2))
             layers.append((channels, out, k, s, p))
             channels = out
-        net = nn.Sequential(*(nn.Conv2d(*layer) for layer in layers))
-        weights = sum(p.numel() for p in net.parameters())
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            net(torch.zeros(1, layers[0][0], size, size))
+        weights, products = measured_cost(layers, size)
         got = call(answer, layers, size)
         if not isinstance(got, (tuple, list)) or len(got) != 2:
             raise Mistake(f"return two numbers, parameters and multiply-adds, not {shown(got)}.")
         case = f"cost({layers}, {size})"
-        parameters.add(got[0], weights, parameter_suspects(layers, weights), f"{case}, parameters")
-        # The counter takes a multiplication and an addition for two.
-        work.add(
-            got[1], counter.get_total_flops() // 2, work_suspects(layers, size), f"{case}, multiply-adds"
-        )
-    parameters.done("")
+        wrong = parameter_suspects(layers, weights)
+        wrong["parameters come first, then the multiply-adds"] = products
+        parameters.add(got[0], weights, wrong, f"{case}, parameters")
+        work.add(got[1], products, work_suspects(layers, size), f"{case}, multiply-adds")
+    parameters.done("", partial(cost_by_steps, answer, 0))
+    work.done("", partial(cost_by_steps, answer, 1))
     return work.done("12 random stacks cost what PyTorch counts.")
+
+
+def cost_by_steps(answer: Answer, which: int) -> None:
+    """From one layer on, what each thing more costs. which: 0 for parameters, 1 for the work."""
+
+    def one(layers: Sequence[Layer], size: int) -> int:
+        return call(answer, layers, size)[which]
+
+    base = [(2, 3, 1, 1, 0)]
+    for what, layers in (
+        ("one input channel more", [(3, 3, 1, 1, 0)]),
+        ("one output channel more", [(2, 4, 1, 1, 0)]),
+        ("a kernel of 3 in place of 1, with padding 1", [(2, 3, 3, 1, 1)]),
+        ("a padding of 1", [(2, 3, 1, 1, 1)]),
+        ("a stride of 2", [(2, 3, 1, 2, 0)]),
+        ("a second layer", [(2, 3, 1, 1, 0), (3, 4, 1, 1, 0)]),
+    ):
+        due = measured_cost(layers, 8)[which] - measured_cost(base, 8)[which]
+        grows(one, (base, 8), (layers, 8), due, what)
+
+
+def measured_cost(layers: Sequence[tuple[int, ...]], size: int) -> tuple[int, int]:
+    """Parameters and multiply-adds, as PyTorch counts them."""
+    net = nn.Sequential(*(nn.Conv2d(a, b, k, s, p) for a, b, k, s, p in layers))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(torch.zeros(1, layers[0][0], size, size))
+    # The counter takes a multiplication and an addition for two.
+    return sum(p.numel() for p in net.parameters()), counter.get_total_flops() // 2
 
 
 def parameter_suspects(layers: Sequence[tuple[int, ...]], weights: int) -> dict[str, int]:

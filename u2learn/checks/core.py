@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import random
 import reprlib
+import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import singledispatch
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from u2learn.console import printable
+from u2learn.checks.reading import Refusal, refused
+from u2learn.console import print_anywhere
 
 MODULES = {
     "1": "convolution",
@@ -27,8 +35,23 @@ MODULES = {
     "8": "project",
 }
 GREEN, RED, YELLOW, PLAIN = "\033[1;32m", "\033[1;31m", "\033[1;33m", "\033[0m"
-QUESTIONS: dict[str, tuple[str, Callable]] = {}
 Answer = Callable[..., Any]  # a student's function or class
+
+
+@dataclass(frozen=True)
+class Question:
+    """A part: what is asked, the function that checks it, and what its answer may not use."""
+
+    what: str
+    check: Callable[..., str]
+    refuses: Refusal | None
+
+
+QUESTIONS: dict[str, Question] = {}
+SHORT = reprlib.Repr()
+SHORT.maxlist = SHORT.maxtuple = 12
+# The names that a student's function may not reach while it runs.
+FORBIDDEN: ContextVar[tuple[str, ...]] = ContextVar("FORBIDDEN", default=())
 
 
 class NotYet(AssertionError):
@@ -46,8 +69,8 @@ class NotDone(NotYet):
     colour = YELLOW
 
 
-class Mistake(Exception):
-    """Raised inside a question: what is wrong with the answer."""
+class Mistake(AssertionError):
+    """Raised inside a question, or by a hidden test: what is wrong with the answer."""
 
 
 def check(part: str, *answers: Any, seed: int | None = None) -> None:
@@ -59,44 +82,75 @@ def check(part: str, *answers: Any, seed: int | None = None) -> None:
         NotYet: the answer is wrong; the message says how. Notebooks show it as one red line.
         ValueError: there is no such part.
     """
-    module = MODULES.get(part.partition(".")[0])
-    if module:
-        importlib.import_module(f"u2learn.checks.{module}")
+    print_anywhere()
+    load(part)
     if part not in QUESTIONS:
         raise ValueError(f"There is no part {part!r}; the assignments are {', '.join(MODULES)}.")
-    what, question = QUESTIONS[part]
+    asked = QUESTIONS[part]
     generator = torch.Generator().manual_seed(random.getrandbits(32) if seed is None else seed)
+    names = [getattr(answer, "__name__", "") for answer in answers]
     try:
-        proof = question(generator, *answers)
+        # In a notebook all cells that were run are in `In`.
+        with own_work(part, names, getattr(sys.modules["__main__"], "In", ())):
+            proof = asked.check(generator, *answers)
     except NotImplementedError:
         raise NotDone(
-            f"○ {part} {what}: not done yet. Write it in the cell above (delete the line with "
+            f"○ {part} {asked.what}: not done yet. Write it in the cell above (delete the line with "
             "NotImplementedError), run that cell, then this one."
         ) from None
     except Mistake as mistake:
-        raise NotYet(f"✗ {part} {what}: {mistake}") from None
-    print(printable(f"{GREEN}✓ {part} {what}: {proof}{PLAIN}"))
+        raise NotYet(f"✗ {part} {asked.what}: {mistake}") from None
+    print(f"{GREEN}✓ {part} {asked.what}: {proof}{PLAIN}")
 
 
-def question(part: str, what: str) -> Callable:
+def load(part: str) -> None:
+    """Import the questions of the part's assignment, if there are any."""
+    module = MODULES.get(part.partition(".")[0])
+    if module:
+        importlib.import_module(f"u2learn.checks.{module}")
+
+
+def question(part: str, what: str, refuses: Refusal | None = None) -> Callable:
     """Register a question: a function of a generator and the answers that returns what it proved."""
 
     def register(function: Callable) -> Callable:
-        QUESTIONS[part] = what, function
+        QUESTIONS[part] = Question(what, function, refuses)
         return function
 
     return register
 
 
-def call(function: Callable, *args: Any, forbid: Sequence[str] = (), note: str = "", **kwargs: Any) -> Any:
+@contextlib.contextmanager
+def own_work(part: str, names: Sequence[str], cells: Sequence[str]) -> Iterator[None]:
+    """Within it the answers to a part are called, and the library's version of them is refused.
+
+    names: of the answers. cells: the code of the notebook, in which they are defined.
+
+    Raises:
+        Mistake: they are made of something that the part refuses.
+    """
+    load(part)
+    refuses = QUESTIONS[part].refuses if part in QUESTIONS else None
+    if refuses and (why := refused(refuses, names, cells)):
+        raise Mistake(why)
+    token = FORBIDDEN.set(refuses.names if refuses else ())
+    try:
+        yield
+    finally:
+        FORBIDDEN.reset(token)
+
+
+def call(function: Callable, *args: Any, note: str = "", **kwargs: Any) -> Any:
     """Call a student's function; what it raises becomes a sentence with the arguments and the line.
 
-    forbid: names of PyTorch functions that may not be used in it. note: said about the arguments.
+    note: said about the arguments.
     """
     if not callable(function):
         raise Mistake(f"expected a function, got {shown(function)}.")
     try:
-        return apply(function, args, kwargs, forbid)
+        result = apply(function, list(map(copied, args)), kwargs, FORBIDDEN.get())
+        # As a list, as it comes from another process.
+        return list(islice(result, 10_000)) if isinstance(result, Iterator) else result
     except (NotImplementedError, Mistake):
         raise
     except Exception as error:
@@ -110,6 +164,17 @@ def call(function: Callable, *args: Any, forbid: Sequence[str] = (), note: str =
         ) from None
 
 
+def copied(value: Any) -> Any:
+    """An argument that may be changed: the function gets copies of tensors, as another process does."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if type(value) in (list, tuple):
+        return type(value)(map(copied, value))
+    return value
+
+
 @singledispatch
 def apply(function: Callable, args: Sequence, kwargs: Mapping[str, Any], forbid: Sequence[str] = ()) -> Any:
     """function(*args, **kwargs); the PyTorch functions whose names are in `forbid` are refused.
@@ -117,7 +182,9 @@ def apply(function: Callable, args: Sequence, kwargs: Mapping[str, Any], forbid:
     Whoever checks functions that do not run in this process registers for their type, here and at `gradient`,
     how they are called. What such a function raises may carry the student's line as an attribute `line`.
     """
-    with Forbid(forbid):
+    if not forbid:
+        return function(*args, **kwargs)
+    with Forbid(forbid), ForbidBelow(forbid):
         return function(*args, **kwargs)
 
 
@@ -131,9 +198,30 @@ class Forbid(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: Sequence = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if getattr(function, "__name__", "") in self.names:
-            raise Mistake(f"{function.__name__} does the whole work for you: write it yourself here.")
+        refuse(getattr(function, "__name__", ""), self.names)
         return function(*args, **(kwargs or {}))
+
+
+class ForbidBelow(TorchDispatchMode):
+    """The same for the operations of which the functions are made, however they were called."""
+
+    def __init__(self, names: Sequence[str]):
+        super().__init__()
+        self.names = set(names)
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = function._schema.name.removeprefix("aten::")
+        if name == "convolution" and args[6]:  # its argument `transposed`
+            name = "conv_transpose2d"
+        refuse(name, self.names)
+        return function(*args, **(kwargs or {}))
+
+
+def refuse(name: str, names: set[str]) -> None:
+    if name in names:
+        raise Mistake(f"your code calls `{name}`, which is refused here: write it yourself.")
 
 
 def last_line(error: Exception) -> str:
@@ -167,6 +255,7 @@ class Cases:
     def __init__(self, what: str = "the result", tolerance: float = 1e-4):
         self.what, self.tolerance = what, tolerance
         self.seen: list[tuple[Any, Any, Mapping[str, Any] | Callable[[], Mapping[str, Any]], str]] = []
+        self.simple: list[Mapping[str, bool]] = []
 
     def add(
         self,
@@ -174,12 +263,20 @@ class Cases:
         want: Any,
         suspects: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
         case: str = "",
+        simple: Mapping[str, bool] | None = None,
     ) -> None:
-        """One case. `case` says to the student which one it was."""
-        self.seen.append((got, want, suspects or {}, case))
+        """One case. `case` says to the student which one it was.
 
-    def done(self, proof: str) -> str:
+        simple: in what it is simple or not, as {"the stride is 1": True}. If the answer is right in all cases
+        that are simple in one respect, and in no other, that is said where no suspect explains the rest.
+        """
+        self.seen.append((got, want, suspects or {}, case))
+        self.simple.append(simple or {})
+
+    def done(self, proof: str, otherwise: Callable[[], None] | None = None) -> str:
         """`proof`, if all cases agree.
+
+        otherwise: called if they do not and no suspect explains it; it may raise something better.
 
         Raises:
             Mistake: they do not.
@@ -190,6 +287,16 @@ class Cases:
         got, want, _, case = wrong[0]
         for message in self._explaining():
             raise Mistake(f"{message} ({self._told(got, want, case)}).")
+        if all(self._same(whole(g), w) for g, w, *_ in self.seen):
+            raise Mistake(
+                f"the value is right, but it is a float, and a whole number is due: divide with //, or take "
+                f"int(...) ({self._told(got, want, case)})."
+            )
+        formed = not isinstance(want, Tensor) or (isinstance(got, Tensor) and got.shape == want.shape)
+        for hint in self._hints() if formed else ():
+            raise Mistake(f"{hint} ({self._told(got, want, case)}).")
+        if otherwise:
+            otherwise()
         if isinstance(want, Tensor):
             raise Mistake(f"{difference(got, want, self.what)}{f' ({case})' if case else ''}.")
         missing = " Is a `return` missing?" if got is None else ""
@@ -214,6 +321,22 @@ class Cases:
                 left = dict.fromkeys(fit)
         return list(left or {})
 
+    def _hints(self) -> Iterator[str]:
+        """What all cases together say about an unknown mistake."""
+        right = [self._same(got, want) for got, want, *_ in self.seen]
+        for name in dict.fromkeys(name for simple in self.simple for name in simple):
+            among = {
+                yes: [r for r, s in zip(right, self.simple, strict=True) if s[name] is yes]
+                for yes in (True, False)
+            }
+            if len(among[True]) > 1 and all(among[True]) and not any(among[False]):
+                yield f"it is right wherever {name}, and wrong everywhere else: look there"
+        pairs = [(plain(got), want) for got, want, *_ in self.seen]
+        if len(pairs) > 3 and all(type(x) is int for pair in pairs for x in pair):
+            off = {a - b for a, b in pairs}
+            if len(off) == 1:
+                yield f"every result is {abs(min(off))} too {'large' if min(off) > 0 else 'small'}"
+
     def _fits(self, got: Any, suspect: Any) -> bool:
         if callable(suspect):
             try:
@@ -221,6 +344,33 @@ class Cases:
             except Exception:  # a mistake that cannot even be made in this case
                 return False
         return self._same(got, suspect)
+
+
+def grows(answer: Answer, args: Sequence, more: Sequence, due: int, what: str) -> None:
+    """For counts: what one thing more costs.
+
+    Raises:
+        Mistake: another number than `due`.
+    """
+    low, high = plain(call(answer, *args)), plain(call(answer, *more))
+    if type(low) is int and type(high) is int and high - low != due:
+        raise Mistake(
+            f"{what} costs {high - low} in yours, and should cost {due} "
+            f"(from {low} for {args} to {high} for {more})."
+        )
+
+
+def expect(
+    got: Any, want: Any, case: str, suspects: Mapping[str, Any] | None = None, tolerance: float = 1e-4
+) -> None:
+    """For hidden tests: one case, and what is said about it.
+
+    Raises:
+        Mistake: got is not what we want.
+    """
+    cases = Cases(tolerance=tolerance)
+    cases.add(got, want, suspects, case)
+    cases.done("")
 
 
 def same(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
@@ -263,11 +413,29 @@ def difference(got: Any, want: Tensor, what: str) -> str:
 
 
 def equal(a: Any, b: Any) -> bool:
+    """Whether two plain values agree; a number of numpy, or in a tensor, is as good as Python's own."""
+    a = plain(a)
     if isinstance(b, (tuple, list)):
         return isinstance(a, (tuple, list)) and len(a) == len(b) and all(map(equal, a, b))
     if isinstance(b, float):
-        return isinstance(a, (int, float)) and (abs(a - b) <= 1e-5 * max(1, abs(b)) or (a != a and b != b))
+        number = isinstance(a, (int, float))
+        return number and (abs(a - b) <= 1e-5 * max(1, abs(b)) or (a != a and b != b))
     return type(a) is type(b) and a == b
+
+
+def plain(value: Any) -> Any:
+    """Numbers and lists as Python's own, whatever they come in: also what arrives from another process."""
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        return value.tolist()
+    return list(value) if isinstance(value, range) else value
+
+
+def whole(value: Any) -> Any:
+    """The same with whole numbers for floats such as 3.0."""
+    value = plain(value)
+    if isinstance(value, (list, tuple)):
+        return [whole(x) for x in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def shown(value: Any) -> str:
@@ -280,8 +448,8 @@ def shown(value: Any) -> str:
     if callable(value):
         return getattr(value, "__name__", type(value).__name__)
     if isinstance(value, float):
-        return f"{value:.5g}"
-    return reprlib.repr(value)
+        return str(value) if value.is_integer() and abs(value) < 1e15 else f"{value:.5g}"
+    return SHORT.repr(value)
 
 
 def integers(generator: torch.Generator, *bounds: tuple[int, int]) -> list[int]:

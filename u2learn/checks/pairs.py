@@ -18,9 +18,11 @@ from u2learn.checks.core import (
     shown,
     uniform,
 )
+from u2learn.checks.reading import Refusal
+from u2learn.checks.unet import NORMS
 
 
-@question("4.1", "to_label")
+@question("4.1", "to_label", Refusal("write the rule yourself."))
 def to_label(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the label")
     kinds = {"0 and 1": 1, "0 and 255": 255, "a JPEG, about 0 and about 255": 250, "True and False": True}
@@ -63,7 +65,7 @@ def to_label(g: torch.Generator, answer: Answer) -> str:
     )
 
 
-@question("4.2", "pair")
+@question("4.2", "pair", Refusal("pair the names yourself."))
 def pair(g: torch.Generator, answer: Answer) -> str:
     for trial in range(6):
         first, last = integers(g, (1, 9), (0, 9))
@@ -106,7 +108,7 @@ def refused(answer: Answer, images: list[str], masks: list[str], name: str, why:
     raise Mistake(f"{name!r} {why}, and nobody is told: raise a ValueError that names it, got {shown(got)}.")
 
 
-@question("4.3", "crop_and_flip")
+@question("4.3", "crop_and_flip", Refusal("cut and flip with slices and flip.", ("RandomCrop",)))
 def crop_and_flip(g: torch.Generator, answer: Answer) -> str:
     H, W, h, w = integers(g, (8, 9), (11, 12), (5, 6), (7, 8))
     places = torch.arange(H * W).reshape(H, W)
@@ -162,13 +164,19 @@ def crop_and_flip(g: torch.Generator, answer: Answer) -> str:
             )
     if not 30 <= flips <= 90:
         raise Mistake(f"{flips} of 120 crops are flipped, expected about half.")
+    kinds = len({(top, flipped) for top, _, flipped in seen}), len({place[:2] for place in seen})
+    if kinds[0] < 2 * len(tops) or kinds[1] < len(tops) + len(lefts):
+        raise Mistake(
+            "row, column and flip hang together: one random number decides more than one of them. Draw a "
+            "number for each."
+        )
     whole = call(answer, image.clone(), places.clone(), (H, W), 0)
     if tuple(whole[1].shape) != (H, W):
         raise Mistake("a crop of the image's own size should be the image (or its mirror image).")
     return "120 crops: image and label together, all places, half of them flipped, each seed its own."
 
 
-@question("4.4", "normalise")
+@question("4.4", "normalise", Refusal("take mean and deviation yourself.", NORMS))
 def normalise(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the image", 2e-3)
     for _ in range(8):
@@ -180,8 +188,14 @@ def normalise(g: torch.Generator, answer: Answer) -> str:
         got = call(answer, image.clone())
         if isinstance(got, Tensor) and got.dtype != torch.float32:
             raise Mistake(f"the result should be float32, not {got.dtype}.")
+        median = x.flatten(1).median(1).values[:, None, None]
+        imagenet = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]
         suspects = {
             "all channels share one mean and deviation: each has its own": (x - x.mean()) / x.std(),
+            "the median is taken off: the mean is asked for": (x - median) / std,
+            "ImageNet's mean and deviation are used: those of the image are asked for": (
+                (x / 255 - imagenet[0]) / imagenet[1]
+            ),
             "the mean is taken off bytes, and 20 - 200 is not negative there: .float() first": (
                 (image - mean.byte()).float() / std
             ),

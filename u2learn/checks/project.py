@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, same, shown
+from u2learn.checks.reading import Refusal
 from u2learn.data.drawn.retina import fundus
 from u2learn.data.example import Example
 from u2learn.project import DUE, PARAMETERS, SIZE, baseline, checked, counts, dice, known
@@ -20,7 +21,7 @@ from u2learn.project import DUE, PARAMETERS, SIZE, baseline, checked, counts, di
 KNOWN = (100, 101, 102)  # the eyes that students test on
 
 
-@question("8.1", "darkness")
+@question("8.1", "darkness", Refusal("take the mean of the surroundings yourself, with F.avg_pool2d."))
 def darkness(g: torch.Generator, answer: Answer) -> str:
     def dark(plane: Tensor, width: int, outside: bool = False) -> Tensor:
         rows, columns = (size + 2 * (width // 2) for size in plane.shape)
@@ -53,7 +54,7 @@ def darkness(g: torch.Generator, answer: Answer) -> str:
     return cases.done("8 random images agree, at the border too.")
 
 
-@question("8.2", "rate")
+@question("8.2", "rate", Refusal("write it as arithmetic."))
 def rate(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for _ in range(6):
@@ -101,7 +102,11 @@ class Spy(nn.Module):
         return [F.conv2d(x, self.weight, padding=1), -F.conv2d(x, self.weight, padding=1)]
 
 
-@question("8.3", "segment_image")
+@question(
+    "8.3",
+    "segment_image",
+    Refusal("normalise, ask and take the softmax yourself.", given=("u2learn.project",)),
+)
 def segment_image(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the probabilities")
     for _ in range(6):

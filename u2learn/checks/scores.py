@@ -1,6 +1,7 @@
 """Checks of assignment 3: losses and metrics."""
 
 from functools import partial
+from math import log
 
 import torch
 from torch import Tensor
@@ -18,7 +19,14 @@ from u2learn.checks.core import (
     shown,
     uniform,
 )
+from u2learn.checks.reading import Refusal
 from u2learn.pixels import IGNORE
+
+ENTROPIES = (
+    *("cross_entropy", "nll_loss", "CrossEntropyLoss", "NLLLoss", "nll_loss2d"),
+    *("nll_loss_forward", "nll_loss2d_forward", "cross_entropy_loss"),
+)
+LIBRARIES = ("u2learn", "sklearn", "torchmetrics", "monai", "segmentation_models_pytorch")
 
 
 def labelled(g: torch.Generator, classes: int, ignored: bool, *shape: int) -> Tensor:
@@ -29,7 +37,11 @@ def labelled(g: torch.Generator, classes: int, ignored: bool, *shape: int) -> Te
     return label
 
 
-@question("3.1", "cross_entropy")
+@question(
+    "3.1",
+    "cross_entropy",
+    Refusal("take log_softmax, and pick the true class with gather.", ENTROPIES, LIBRARIES),
+)
 def cross_entropy(g: torch.Generator, answer: Answer) -> str:
     values, gradients = Cases(), Cases("the gradient")
     for trial in range(10):
@@ -38,8 +50,9 @@ def cross_entropy(g: torch.Generator, answer: Answer) -> str:
         label = labelled(g, K, trial % 2 == 0, B, H, W)
         want = F.cross_entropy(logits, label, ignore_index=IGNORE)
         case = f"logits {tuple(logits.shape)}, {int((label == IGNORE).sum())} pixels ignored"
-        got = call(answer, logits, label, forbid=("cross_entropy", "nll_loss"))
-        values.add(got, want, partial(entropy_suspects, logits, label), case)
+        got = call(answer, logits, label)
+        simple = {"no pixel is ignored": trial % 2 == 1}
+        values.add(got, want, partial(entropy_suspects, logits, label), case, simple)
     values.done("")
     x = (2 * normal(g, 2, 3, 4, 5)).requires_grad_()
     label = labelled(g, 3, True, 2, 4, 5)
@@ -72,6 +85,17 @@ def entropy_suspects(logits: Tensor, label: Tensor) -> dict:
             each.sum((1, 2)) / valid.sum((1, 2))
         ).mean(),
         "the sign is wrong: it is minus the logarithm": lambda: -each.sum() / valid.sum(),
+        "the logarithm is that to base 2: the natural one is asked for": lambda: (
+            each.sum() / valid.sum() / log(2)
+        ),
+        **{
+            f"{small:g} is added in the logarithm, and a pixel that is sure and wrong costs too little": (
+                lambda small=small: (
+                    -(logits.softmax(1).gather(1, filled[:, None])[:, 0] + small).log()[valid].mean()
+                )
+            )
+            for small in (1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12)
+        },
         "the logarithm is missing": lambda: (
             1 - logits.softmax(1).gather(1, filled[:, None])[:, 0][valid].mean()
         ),
@@ -102,7 +126,7 @@ def dice_terms(logits: Tensor, label: Tensor, ignored: str = "out", p: Tensor | 
     return (p * t).sum((2, 3)), p.sum((2, 3)), t.sum((2, 3)), (p**2).sum((2, 3))
 
 
-@question("3.2", "dice_loss")
+@question("3.2", "dice_loss", Refusal("write the three sums yourself.", (), LIBRARIES))
 def dice_loss(g: torch.Generator, answer: Answer) -> str:
     cases, gradients = Cases(), Cases("the gradient")
     for trial in range(10):
@@ -112,7 +136,8 @@ def dice_loss(g: torch.Generator, answer: Answer) -> str:
         overlap, p, t, _ = dice_terms(logits, label)
         want = (1 - (2 * overlap + 1) / (p + t + 1)).mean()
         case = f"logits {tuple(logits.shape)}, {int((label == IGNORE).sum())} pixels ignored"
-        cases.add(call(answer, logits, label), want, partial(dice_suspects, logits, label), case)
+        simple = {"no pixel is ignored": trial % 2 == 1}
+        cases.add(call(answer, logits, label), want, partial(dice_suspects, logits, label), case, simple)
     cases.done("")
     x, label = (2 * normal(g, 2, 3, 4, 5)).requires_grad_(), labelled(g, 3, True, 2, 4, 5)
     overlap, p, t, _ = dice_terms(x, label)
@@ -152,6 +177,12 @@ def dice_suspects(logits: Tensor, label: Tensor) -> dict:
             overlap.sum(1), (p + t).sum(1)
         ).mean(),
         "the losses are added: take the mean over images and classes": lambda: loss().sum(),
+        "the means of the sums are divided: each image and class has a quotient of its own": lambda: loss(
+            overlap.mean(), (p + t).mean()
+        ),
+        "means over the pixels are taken: the 1 is added to sums": lambda: loss(
+            overlap / label[0].numel(), (p + t) / label[0].numel()
+        ).mean(),
         "the background is left out: all classes count here": lambda: loss()[:, 1:].mean(),
         "the 2 is missing in the numerator": lambda: loss(overlap / 2).mean(),
         "the + 1 is missing above and below": lambda: loss(top=0.0, bottom=0.0).mean(),
@@ -170,7 +201,7 @@ def dice_suspects(logits: Tensor, label: Tensor) -> dict:
     }
 
 
-@question("3.3", "dice_and_iou")
+@question("3.3", "dice_and_iou", Refusal("count the pixels yourself.", (), LIBRARIES))
 def dice_and_iou(g: torch.Generator, answer: Answer) -> str:
     dices, ious = Cases("Dice", 1e-6), Cases("IoU", 1e-6)
     for trial in range(8):
@@ -196,8 +227,9 @@ def dice_and_iou(g: torch.Generator, answer: Answer) -> str:
         suspects = score_suspects(predictions, labels)
         case = f"{len(labels)} images, with{'' if trial % 2 else 'out'} ignored pixels"
         want = totals(predictions, labels)
-        dices.add(dice, want[0], {k: v[0] for k, v in suspects.items()}, f"{case}, Dice")
-        ious.add(iou, want[1], {k: v[1] for k, v in suspects.items()}, f"{case}, IoU")
+        simple = {"no pixel is ignored": trial % 2 == 0}
+        dices.add(dice, want[0], {k: v[0] for k, v in suspects.items()}, f"{case}, Dice", simple)
+        ious.add(iou, want[1], {k: v[1] for k, v in suspects.items()}, f"{case}, IoU", simple)
     dices.done("")
     ious.done("")
     masks = [torch.tensor([[0, 255], [255, 255]])]
@@ -240,6 +272,10 @@ def score_suspects(predictions: list[Tensor], labels: list[Tensor]) -> dict[str,
         "ignored pixels count as background: leave them out": totals(predictions, kept),
         "ignored pixels count as vessel: leave them out": totals(predictions, vessel),
         "the score is the background's: class 1 is asked for": flipped,
+        "that is the mean of both classes: class 1 is asked for": (
+            (flipped[0] + 2 * hit / (p + t)) / 2,
+            (flipped[1] + hit / (p + t - hit)) / 2,
+        ),
         "the 2 of Dice is missing": (hit / (p + t), nan),
         "the overlap is counted twice in the union": (nan, hit / (p + t)),
         "IoU and Dice are exchanged": (hit / (p + t - hit), 2 * hit / (p + t)),
@@ -249,7 +285,7 @@ def score_suspects(predictions: list[Tensor], labels: list[Tensor]) -> dict[str,
     }
 
 
-@question("3.4", "auc")
+@question("3.4", "auc", Refusal("compare the pairs yourself.", ("mannwhitneyu",), LIBRARIES))
 def auc(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for trial in range(10):
@@ -262,7 +298,11 @@ def auc(g: torch.Generator, answer: Answer) -> str:
         got = call(answer, p, label)
         got = float(got) if isinstance(got, (float, int, Tensor)) else got
         cases.add(
-            got, pairs(p, label, 0.5), partial(auc_suspects, p, label), f"{n} pixels, ties: {trial % 2 == 1}"
+            got,
+            pairs(p, label, 0.5),
+            partial(auc_suspects, p, label),
+            f"{n} pixels, ties: {trial % 2 == 1}",
+            {"no two probabilities are equal": trial % 2 == 0},
         )
     return cases.done("10 random sets agree with the count of all pairs, ties too.")
 
@@ -270,6 +310,12 @@ def auc(g: torch.Generator, answer: Answer) -> str:
 def pairs(p: Tensor, label: Tensor, tie: float) -> float:
     vessel, background = p[label == 1][:, None], p[label == 0][None]
     return float(((vessel > background) + tie * (vessel == background)).double().mean())
+
+
+def by_thresholds(p: Tensor, label: Tensor, n: int) -> float:
+    cuts = torch.linspace(1, 0, n)[:, None]
+    hits, alarms = ((p[label == k] >= cuts).double().mean(1) for k in (1, 0))
+    return float(torch.trapezoid(hits, alarms))
 
 
 def auc_suspects(p: Tensor, label: Tensor) -> dict:
@@ -283,6 +329,10 @@ def auc_suspects(p: Tensor, label: Tensor) -> dict:
         "that is the accuracy at one half: no threshold is needed here": float(
             ((p > 0.5) == (label == 1)).double().mean()
         ),
+        **{
+            f"{n} thresholds do not see every order: compare the pairs, or sort": by_thresholds(p, label, n)
+            for n in (11, 21, 51, 100, 101, 256)
+        },
         "divide by the number of pairs, vessel times background": pairs(p, label, 0.5) * v * b / len(p) ** 2,
         "equal probabilities must share their rank: a sort puts them in any order": float(
             (places[label == 1].sum() - v * (v + 1) / 2) / (v * b)

@@ -19,17 +19,19 @@ from u2learn.checks.core import (
     shown,
     uniform,
 )
+from u2learn.checks.reading import Refusal
 from u2learn.models.official import official_names
 from u2learn.models.u2net import DOWN, u2net_small
 
 
-@question("7.1", "side_outputs")
+@question("7.1", "side_outputs", Refusal("apply the heads, resize and fuse yourself."))
 def side_outputs(g: torch.Generator, answer: Answer) -> str:
     cases = [Cases(f"output {i}") for i in range(5)]
-    for _ in range(6):
-        H, W = integers(g, (13, 18), (21, 27))
+    for trial in range(6):
+        h, w = integers(g, (13, 18), (21, 27))
         depth = 4
-        maps, heads, h, w = [], [], H, W
+        # The picture is as large as its finest map, or another.
+        maps, heads, (H, W) = [], [], (h + 3 * (trial % 2), w + 5 * (trial % 2))
         for i in range(depth):
             maps.append(normal(g, 2, i + 2, h, w))
             heads.append(partial(F.conv2d, weight=normal(g, 1, i + 2, 3, 3), padding=1))
@@ -88,12 +90,29 @@ def output_suspects(
     right = make()
     first = [F.interpolate(m, size, mode="bilinear", align_corners=False) for m in maps]
     early = [h(m) for h, m in zip(heads, first, strict=True)]
+    resized = partial(F.interpolate, size=size, mode="bilinear", align_corners=False)
+    small = [h(m) for h, m in zip(heads, maps, strict=True)]
+    fine = [F.interpolate(s, small[0].shape[2:], mode="bilinear", align_corners=False) for s in small]
+    steps = []
+    for i, step in enumerate(small):
+        for above in small[:i][::-1]:
+            step = F.interpolate(step, above.shape[2:], mode="bilinear", align_corners=False)
+        steps.append(resized(step))
     return {
         "the fused map comes first: [fused, side 1, side 2, ...]": [*right[1:], right[0]],
         "the sides are stacked finest first, and the other way round here": make(order=-1),
         "the sides come finest first": [right[0], *right[:0:-1]],
         "the sides are resized by repeating pixels: bilinear is asked for": make("nearest", None),
         "align_corners=True moves every pixel a little: leave it False": make(align=True),
+        "the sides are resized with mode bicubic: bilinear is asked for": make("bicubic"),
+        "the sides are fused before they have the picture's size": [
+            resized(fuse(torch.cat(fine, 1))),
+            *right[1:],
+        ],
+        "the sides are resized in steps, from each map to the one above: once, to the picture's size": [
+            fuse(torch.cat(steps, 1)),
+            *steps,
+        ],
         "no sigmoid here: the loss wants logits": make(activate=torch.sigmoid),
         "the head comes before the resizing: it is a 3x3 convolution of the small map": [
             fuse(torch.cat(early, 1)),
@@ -107,7 +126,9 @@ def output_suspects(
     }
 
 
-@question("7.2", "deep_loss")
+@question(
+    "7.2", "deep_loss", Refusal("add the losses yourself; F.binary_cross_entropy_with_logits is yours.")
+)
 def deep_loss(g: torch.Generator, answer: Answer) -> str:
     cases, gradients = Cases(), Cases("the gradient")
     for _ in range(8):
@@ -121,6 +142,8 @@ def deep_loss(g: torch.Generator, answer: Answer) -> str:
             "only the first output counts: every output has a loss of its own": each[0],
             "the fused output is left out": each[1:].sum(),
             "the last output is left out": each[:-1].sum(),
+            "the fused output counts twice": each.sum() + each[0],
+            "the sides count half: all outputs count alike": (each.sum() + each[0]) / 2,
             "the pixels' losses are added: take the mean of each output": torch.stack(total).sum(),
             "the sigmoid is applied twice: the outputs are logits": sum(
                 F.binary_cross_entropy_with_logits(x.sigmoid(), mask) for x in outputs
@@ -173,7 +196,7 @@ def stages() -> list[tuple[int, dict[str, str], dict[str, tuple[int, ...]]]]:
     return found
 
 
-@question("7.3", "to_ours")
+@question("7.3", "to_ours", Refusal("translate the names yourself."))
 def to_ours(g: torch.Generator, answer: Answer) -> str:
     for height, names, shapes in stages():
         want = {
@@ -207,30 +230,15 @@ def to_ours(g: torch.Generator, answer: Answer) -> str:
     return "RSU-7, -6, -5 and -4 of the authors get the book's names."
 
 
-@question("7.4", "saliency_map")
+@question("7.4", "saliency_map", Refusal("stretch and resize yourself."))
 def saliency_map(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the map")
     for _ in range(8):
         B, h, w, H, W = integers(g, (2, 3), (5, 8), (9, 11), (12, 17), (19, 25))
         logits = 2 * normal(g, B, 1, h, w) + torch.arange(B)[:, None, None, None]
-        p = logits.sigmoid()
-        resized = partial(F.interpolate, size=(H, W), mode="bilinear", align_corners=False)
-        late = resized(p)
-        suspects = {
-            "the map is not stretched to [0, 1]": late[:, 0],
-            "the batch is stretched as a whole: each image has its own darkest and brightest pixel": (
-                resized(stretch(p, (0, 1, 2, 3)))[:, 0]
-            ),
-            "stretch first, then resize: interpolation lowers the peaks": stretch(late)[:, 0],
-            "the sigmoid is missing": resized(stretch(logits))[:, 0],
-            "the sigmoid comes after the stretching": resized(stretch(logits).sigmoid())[:, 0],
-            "the map is divided by its maximum, and the minimum is not taken off": (
-                resized(p / p.amax((1, 2, 3), True))[:, 0]
-            ),
-            "pixels are repeated: bilinear is asked for": F.interpolate(stretch(p), size=(H, W))[:, 0],
-        }
-        case = f"logits {tuple(logits.shape)} to {(H, W)}"
-        cases.add(call(answer, logits, (H, W)), resized(stretch(p))[:, 0], suspects, case)
+        suspects = map_suspects(logits, (H, W))
+        want = suspects.pop("right")
+        cases.add(call(answer, logits, (H, W)), want, suspects, f"logits {tuple(logits.shape)} to {(H, W)}")
     cases.done("")
     flat = call(answer, torch.full((1, 1, 4, 4), -3.0), (8, 8))
     if not isinstance(flat, Tensor) or not bool(flat.isfinite().all()) or float(flat.abs().max()) > 0:
@@ -238,6 +246,37 @@ def saliency_map(g: torch.Generator, answer: Answer) -> str:
             "a map of one value should become 0: maximum minus minimum is 0 there, and 0 / 0 is NaN."
         )
     return "8 random batches are stretched image by image and resized, and a flat map is 0."
+
+
+def map_suspects(logits: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+    """What the mistakes give, and under "right" what is right."""
+    p = logits.sigmoid()
+    resized = partial(F.interpolate, size=size, mode="bilinear", align_corners=False)
+    late = resized(p)
+    found = {
+        "right": resized(stretch(p)),
+        "the map is not stretched to [0, 1]": late,
+        "the batch is stretched as a whole: each image has its own darkest and brightest pixel": (
+            resized(stretch(p, (0, 1, 2, 3)))
+        ),
+        "stretch first, then resize: interpolation lowers the peaks": stretch(late),
+        "the sigmoid is missing": resized(stretch(logits)),
+        "the sigmoid comes after the stretching": resized(stretch(logits).sigmoid()),
+        "the map is divided by its maximum, and the minimum is not taken off": (
+            resized(p / p.amax((1, 2, 3), True))
+        ),
+        "pixels are repeated: bilinear is asked for": F.interpolate(stretch(p), size=size),
+        "align_corners=True moves every pixel a little: leave it False": F.interpolate(
+            stretch(p), size=size, mode="bilinear", align_corners=True
+        ),
+        "the map is resized with mode bicubic: bilinear is asked for": F.interpolate(
+            stretch(p), size=size, mode="bicubic"
+        ),
+        "each row is stretched by itself: a map has one darkest and one brightest pixel": (
+            resized(stretch(p, (3,)))
+        ),
+    }
+    return {message: x[:, 0] for message, x in found.items()}
 
 
 def stretch(p: Tensor, axes: tuple[int, ...] = (1, 2, 3)) -> Tensor:

@@ -8,9 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from u2learn.checks.core import Answer, Cases, Mistake, call, integers, normal, question, shown
+from u2learn.checks.reading import Refusal
 from u2learn.pixels import Size
 
 Places = tuple[list[int], list[int]]
+WITH_STARTS = Refusal("put the maps together yourself.", given=("u2learn.inference.window_starts",))
 
 
 def starts(size: int, window: int, stride: int) -> list[int]:
@@ -18,7 +20,7 @@ def starts(size: int, window: int, stride: int) -> list[int]:
     return sorted({*range(0, max(size - window, 0), stride), max(size - window, 0)})
 
 
-@question("5.1", "window_starts")
+@question("5.1", "window_starts", Refusal("compute the starts yourself, also without book_starts."))
 def window_starts(g: torch.Generator, answer: Answer) -> str:
     cases = Cases()
     for trial in range(30):
@@ -29,27 +31,41 @@ def window_starts(g: torch.Generator, answer: Answer) -> str:
             size, stride = (window + 3 * stride, stride) if trial % 2 else (window - 1, stride)
         got = call(answer, size, window, stride)
         got = [int(x) for x in got] if isinstance(got, (list, tuple, range)) else got
-        steps = list(range(0, max(size - window, 0) + 1, stride))
-        suspects = {
-            "the last pixels are in no window: add one that ends at the border": steps,
-            "the last window sticks out of the image: move it back to the border": [
-                i for i in range(0, size, stride) if i == 0 or i < size - window + stride
-            ],
-            "a window begins at every step up to the border, and the last ones stick out": list(
-                range(0, size, stride)
-            ),
-            "a start is negative: an image smaller than the window has one start, 0": (
-                [*range(0, size - window, stride), size - window]
-            ),
-            "the last start is there twice": [*steps, max(size - window, 0)],
-            "the last place that fits is size - window, without + 1 or - 1": sorted(
-                {*range(0, max(size - window, 0), stride), max(size - window - 1, 0)}
-            ),
-            "an image that the window just covers has one start, 0": steps if size > window else [],
-        }
         want = starts(size, window, stride)
+        suspects = start_suspects(size, window, stride)
         cases.add(got, want, suspects, f"window_starts({size}, {window}, {stride})")
     return cases.done("30 random images are covered to the border, and no window sticks out.")
+
+
+def start_suspects(size: int, window: int, stride: int) -> dict[str, list[int]]:
+    last = max(size - window, 0)
+    steps = list(range(0, last + 1, stride))
+    return {
+        "the last pixels are in no window: add one that ends at the border": steps,
+        "the last window sticks out of the image: move it back to the border": [
+            i for i in range(0, size, stride) if i == 0 or i < size - window + stride
+        ],
+        "a window begins at every step up to the border, and the last ones stick out": list(
+            range(0, size, stride)
+        ),
+        "a start is negative: an image smaller than the window has one start, 0": (
+            [*range(0, size - window, stride), size - window]
+        ),
+        "the last start is there twice": [*steps, last],
+        "the last place that fits is size - window, without + 1 or - 1": sorted(
+            {*range(0, last, stride), max(last - 1, 0)}
+        ),
+        "an image that the window just covers has one start, 0": steps if size > window else [],
+        "the starts are moved so that their distances are equal: only the last one is moved back": [
+            round(i * last / (len(starts(size, window, stride)) - 1 or 1))
+            for i in range(len(starts(size, window, stride)))
+        ],
+        "every start is moved back by the same pixels: only the last one is": [
+            max(i - (steps[-1] + stride - last) % stride, 0) for i in starts(size, window, stride)
+        ],
+        "windows stand side by side, without the stride": starts(size, window, window),
+        "the last start comes first: in order": starts(size, window, stride)[::-1],
+    }
 
 
 class Model:
@@ -91,9 +107,11 @@ def assembled(
             window = image[None, :, y : y + h, x : x + w]
             logits = make(model(window if before is None else window * before)[0])
             total[:, y : y + h, x : x + w] += logits * weight
-            last[:, y : y + h, x : x + w] = logits
+            old, seen = last[:, y : y + h, x : x + w].clone(), hits[y : y + h, x : x + w] > 0
+            new = {"largest": torch.maximum(old, logits), "halves": (old + logits) / 2}.get(divide, logits)
+            last[:, y : y + h, x : x + w] = torch.where(seen, new, logits)
             hits[y : y + h, x : x + w] += 1 if divide == "hits" else weight
-    if divide == "last":
+    if divide in ("last", "largest", "halves"):
         return last
     if divide == "all":
         return total / (len(places[0]) * len(places[1]))
@@ -108,7 +126,7 @@ def scene(g: torch.Generator) -> tuple[Model, Tensor, int, Places]:
     return Model(g, (h, w)), normal(g, 3, H, W), stride, places
 
 
-@question("5.2", "slide")
+@question("5.2", "slide", WITH_STARTS)
 def slide(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the map")
     for _ in range(6):
@@ -116,23 +134,41 @@ def slide(g: torch.Generator, answer: Answer) -> str:
         window = model.window
         got = call(answer, model, image, window, (stride, stride))
         case = f"image {tuple(image.shape)}, window {window}, stride {stride}"
-        cases.add(got, assembled(model, image, places), partial(slide_suspects, model, image, stride), case)
+        cases.add(
+            got,
+            assembled(model, image, places),
+            partial(slide_suspects, model, image, (stride, stride)),
+            case,
+        )
     cases.done("")
     model, image, stride, places = scene(g)
     got = call(answer, model, image, model.window, (stride, stride + 1))
     want = assembled(model, image, (places[0], starts(image.shape[2], model.window[1], stride + 1)))
-    cases.add(got, want, case=f"strides {(stride, stride + 1)}: rows and columns have their own")
+    case = f"strides {(stride, stride + 1)}: rows and columns have their own"
+    cases.add(got, want, slide_suspects(model, image, (stride, stride + 1)), case)
     cases.done("")
     return "7 random images agree with the mean over all windows that see a pixel."
 
 
-def slide_suspects(model: Model, image: Tensor, stride: int) -> dict:
-    (h, w), (_, H, W) = model.window, image.shape
-    places = starts(H, h, stride), starts(W, w, stride)
-    short = [*range(0, H - h + 1, stride)], [*range(0, W - w + 1, stride)]
+def slide_suspects(model: Model, image: Tensor, stride: Size) -> dict:
+    (h, w), (_, H, W), (down, across) = model.window, image.shape, stride
+    places = starts(H, h, down), starts(W, w, across)
+    short = [*range(0, H - h + 1, down)], [*range(0, W - w + 1, across)]
     return {
+        "the rows' stride is taken for the columns too": lambda: assembled(
+            model, image, (places[0], starts(W, w, down))
+        ),
+        "the columns' stride is taken for the rows too": lambda: assembled(
+            model, image, (starts(H, h, across), places[1])
+        ),
         "a later window overwrites an earlier one: add them, and divide by the number of hits": lambda: (
             assembled(model, image, places, divide="last")
+        ),
+        "the largest is taken where windows overlap: their mean is asked for": lambda: assembled(
+            model, image, places, divide="largest"
+        ),
+        "old and new are averaged at every window, and the last counts most: add all, then divide": lambda: (
+            assembled(model, image, places, divide="halves")
         ),
         "divide each pixel by the number of windows that see it, not by the number of all windows": lambda: (
             assembled(model, image, places, divide="all")
@@ -150,7 +186,7 @@ def slide_suspects(model: Model, image: Tensor, stride: int) -> dict:
     }
 
 
-@question("5.3", "blend")
+@question("5.3", "blend", WITH_STARTS)
 def blend(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the map")
     for _ in range(6):
@@ -165,6 +201,10 @@ def blend(g: torch.Generator, answer: Answer) -> str:
 def tent(h: int, w: int) -> Tensor:
     rows, columns = (torch.minimum(torch.arange(n) + 1, n - torch.arange(n)) for n in (h, w))
     return (rows[:, None] * columns).float()
+
+
+def bell(n: int, part: int) -> Tensor:
+    return torch.exp(-(((torch.arange(n) - (n - 1) / 2) * part / n) ** 2) / 2)
 
 
 def blend_suspects(model: Model, image: Tensor, places: Places) -> dict:
@@ -194,6 +234,14 @@ def blend_suspects(model: Model, image: Tensor, places: Places) -> dict:
                 tent(h + 2, w + 2)[1:-1, 1:-1] - tent(h + 2, w + 2)[1:-1, 1:-1] + (rows - 1) * (columns - 1)
             )
         ),
+        "the root of the weight is used": lambda: with_weight(tent(h, w).sqrt()),
+        "the square of the weight is used": lambda: with_weight(tent(h, w) ** 2),
+        **{
+            f"the weight is a bell of width n / {part}: the distances to the edge are asked for": (
+                lambda part=part: with_weight(bell(h, part)[:, None] * bell(w, part))
+            )
+            for part in (3, 4, 6, 8)
+        },
         "the weight grows to the border: it falls": lambda: with_weight(1 / tent(h, w)),
         "the window is weighted before the network sees it: weight what comes out": lambda: assembled(
             model, image, places, tent(h, w), before=tent(h, w)
@@ -201,7 +249,7 @@ def blend_suspects(model: Model, image: Tensor, places: Places) -> dict:
     }
 
 
-@question("5.4", "flip_test")
+@question("5.4", "flip_test", Refusal("ask for both views yourself."))
 def flip_test(g: torch.Generator, answer: Answer) -> str:
     cases = Cases("the probabilities")
     for _ in range(6):
@@ -216,23 +264,32 @@ def flip_test(g: torch.Generator, answer: Answer) -> str:
     return cases.done("6 random images agree with the mean of both views' probabilities.")
 
 
-def views(model: Model, image: Tensor, axis: int = -1) -> tuple[Tensor, Tensor]:
-    return model(image[None])[0], model(image.flip(axis)[None])[0]
+def views(model: Model, image: Tensor, *axes: int) -> tuple[Tensor, Tensor]:
+    return model(image[None])[0], model(image.flip(axes)[None])[0]
 
 
 def flipped(model: Model, image: Tensor) -> Tensor:
-    plain, mirror = views(model, image)
+    plain, mirror = views(model, image, -1)
     return (plain.softmax(0) + mirror.flip(-1).softmax(0)) / 2
 
 
 def flip_suspects(model: Model, image: Tensor) -> dict:
-    plain, mirror = views(model, image)
-    upside = views(model, image, -2)[1]
+    plain, mirror = views(model, image, -1)
+    upside, turned = views(model, image, -2)[1], views(model, image, -1, -2)[1]
     return {
         "the mirror image's map is not flipped back": lambda: (plain.softmax(0) + mirror.softmax(0)) / 2,
         "top and bottom are exchanged: left and right are asked for": lambda: (
             (plain.softmax(0) + upside.flip(-2).softmax(0)) / 2
         ),
+        "the second view is turned by 180 degrees: left and right are exchanged, nothing else": lambda: (
+            (plain.softmax(0) + turned.flip(-1, -2).softmax(0)) / 2
+        ),
+        "sigmoid is not softmax: the classes of a pixel exclude each other": lambda: (
+            (plain.sigmoid() + mirror.flip(-1).sigmoid()) / 2
+        ),
+        "the two are multiplied: take their mean": lambda: (
+            plain.softmax(0) * mirror.flip(-1).softmax(0)
+        ).sqrt(),
         "logits are averaged, then the softmax is taken: take it of each view, then average": lambda: (
             (plain + mirror.flip(-1)) / 2
         ).softmax(0),
