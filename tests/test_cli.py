@@ -670,6 +670,11 @@ def test_predict_takes_a_threshold_and_many_images(tmp_path, weights):
     assert one.exists() and two.exists()
 
 
+def test_predict_takes_the_name_of_a_net_that_ships(tmp_path):
+    run("predict", photograph(tmp_path / "x.png"), "--weights", "objects-small", "--output", tmp_path)
+    assert (tmp_path / "x-saliency.png").exists()
+
+
 def test_predict_loses_no_map_to_another_of_the_same_name(tmp_path, weights):
     for folder, seed in (("left", 1), ("right", 2)):
         (tmp_path / folder).mkdir()
@@ -687,6 +692,7 @@ def test_predict_mistakes_are_sentences(tmp_path, weights):
     image = photograph(tmp_path / "eye.png")
     assert "nowhere.png" in failure("predict", tmp_path / "nowhere.png", "--weights", weights)
     assert "nothing" in failure("predict", image, "--weights", tmp_path / "nothing")
+    assert "objects-small" in failure("predict", image, "--weights", "objects-large")
     (tmp_path / "text.png").write_text("no picture")
     assert "text.png" in failure("predict", tmp_path / "text.png", "--weights", weights)
     whole = image.read_bytes()

@@ -52,7 +52,8 @@ def test_names():
     due |= {f"drive-{block}-windows" for block in ("plain-flops", "pyramid-flops", "naive", "rsu")}
     rows = {f"drive-{head}-{loss}" for head in HEADS for loss in ("ce", "ce-dice")}
     due |= {f"{name}-held-out" for name in (*rows, "drive-paddle", "drive-small", "drive-binseg")}
-    due |= {"ecssd-short", *(f"{name}-short" for name in rows)}
+    others = {f"{dataset}-fcn-{loss}" for dataset in ("stare", "chase") for loss in ("ce", "ce-dice")}
+    due |= {"ecssd-short", *(f"{name}-short" for name in (*rows, *others, "drive-paddle"))}
     tries = ("base", "rate-0.0005", "rate-0.002", "batch-8", "batch-2", "no-mean", "growing")
     due |= {f"drive-fcn-ce-dice-try-{name}" for name in tries}
     for dataset, tries in binseg.TRIES.items():

@@ -89,7 +89,7 @@ from u2learn import pretrained, saliency
 net, recipe = pretrained("objects-small")
 seen = saliency(net, Image.open("thing.png"), side=recipe.square)  # (H, W), 0 to 1""",
         """\
-u2learn predict thing.png --weights u2learn/assets/objects-small.safetensors --cutout
+u2learn predict thing.png --weights objects-small --cutout
 u2learn export objects-small things.onnx
 u2learn reproduce objects-small""",
     ),

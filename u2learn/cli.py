@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from tqdm.auto import tqdm
 
 from u2learn import benchmark as benchmarks
@@ -255,11 +256,18 @@ def compare_maps(options: argparse.Namespace) -> None:
         print(f"Written: {path}")
 
 
+def model_of(what: str) -> tuple[nn.Module, Recipe | None]:
+    """The model in a run's folder or a file of weights; or the one of this name, if nothing lies there."""
+    path = Path(what)
+    is_path = path.exists() or path.suffix or len(path.parts) > 1
+    return inference.load_model(path) if is_path else inference.pretrained(what)
+
+
 def predict(options: argparse.Namespace) -> None:
     if not 0 <= options.threshold <= 1:
         raise ValueError(f"A threshold is a probability, between 0 and 1, not {options.threshold}.")
     device = devices.pick_device(options.device)
-    model, recipe = inference.load_model(options.weights) if options.weights else inference.pretrained()
+    model, recipe = model_of(options.weights) if options.weights else inference.pretrained()
     if not options.weights:
         print("No --weights: the net that ships marks retinal vessels.", file=sys.stderr)
     authors = recipe is None  # of U²-Net, whose maps are stretched as they published them
@@ -288,8 +296,7 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    here = Path(options.model).exists()
-    model, recipe = (inference.load_model if here else inference.pretrained)(options.model)
+    model, recipe = model_of(options.model)
     recipe = recipe or dataclasses.replace(published("u2net"), stretch=True)
     difference = exports.export(model, recipe, options.file, every=options.all)
     tried = ", ".join(f"{height} x {width}" for _, height, width in exports.TRIED)
@@ -618,9 +625,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="pictures, folders and patterns")
     sub.add_argument(
         "--weights",
-        type=Path,
-        help="a run's folder, a weights file of ours or of U²-Net's authors (default: the net that ships, "
-        "which marks retinal vessels)",
+        help="a run's folder, a weights file of ours or of U²-Net's authors, or a name: objects-small ships, "
+        "u2net is fetched (default: drive-small, which ships and marks retinal vessels)",
     )
     sub.add_argument("--output", type=Path, default=Path(), help="folder for what is made (default: here)")
     sub.add_argument(
