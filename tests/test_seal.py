@@ -620,11 +620,13 @@ def test_without_a_seal_nothing_is_graded(monkeypatch, tmp_path):
         def why_not(self) -> str:
             return "puppet is not installed"
 
+    (tmp_path / "class" / "ada").mkdir(parents=True)
+    (tmp_path / "class" / "ada" / "x.ipynb").write_text(json.dumps({"cells": [cell("x = 1", "1.1")]}))
     monkeypatch.setattr(seal, "ENGINES", (Broken(),))
     seal.find.cache_clear()
     try:
         with pytest.raises(SystemExit, match=r"puppet is not installed.*bubblewrap.*--unsealed"):
-            main(["grade", str(tmp_path), "--course", str(tmp_path / "course")])
+            main(["grade", str(tmp_path / "class"), "--course", str(tmp_path / "course")])
         assert seal.chosen(unsealed=True).name == "no seal"
     finally:
         seal.find.cache_clear()

@@ -136,7 +136,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_grade(book: Gradebook, options: argparse.Namespace) -> None:
-    engine = seal.chosen(options.unsealed)
     folder = options.submissions
     if folder.is_file():
         folder = unpack_class(folder, book.folder / "submissions")
@@ -159,6 +158,7 @@ def run_grade(book: Gradebook, options: argparse.Namespace) -> None:
             "each student "
             "is due, or the files as Moodle or Canvas give them."
         )
+    engine = seal.chosen(options.unsealed)
     for name, submissions in found.items():
         assignment = Assignment.read(name, options.exercises)
         report(book, assignment, grade_class(assignment, submissions, book, engine, options.jobs))

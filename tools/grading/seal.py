@@ -179,8 +179,10 @@ class Bubblewrap:
             command += ["--ro-bind", source, place]
         command += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
         command += ["--size", str(SHARED), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
-        command += ["--size", str(DISK), "--tmpfs", HOME, "--symlink", HOME, "/tmp", "--remount-ro", "/"]
-        command += ["--chdir", HOME, sys.executable, *arguments]
+        command += ["--size", str(DISK), "--tmpfs", HOME]
+        if not any(place.startswith("/tmp/") for _, place in shown()):  # an environment that lies there
+            command += ["--symlink", HOME, "/tmp"]
+        command += ["--remount-ro", "/", "--chdir", HOME, sys.executable, *arguments]
         process = popen(command, end, ENVIRONMENT, pass_fds=(seccomp, info[1]))
         os.close(seccomp)
         os.close(info[1])
