@@ -4,7 +4,7 @@
 
 PYTHON ?=
 CONSTRAINTS ?= constraints.txt
-JOBS ?= 2
+JOBS ?= 3
 SUBMISSIONS ?=
 ASSIGNMENT ?=
 COURSE ?= course
@@ -26,7 +26,7 @@ help: ## list the targets
 	@echo
 	@echo "  PYTHON=/path/to/python  which Python to use (3.10 or newer); the default is to look for one"
 	@echo "  CONSTRAINTS=            install the newest versions instead of the tested ones (say, for another build of torch)"
-	@echo "  JOBS=N                  how many tests run at once (default 2)"
+	@echo "  JOBS=N                  how many tests run at once (default 3: on two cores, as some wait)"
 	@echo "  COURSE=FOLDER           where the grades of a course are (default course); make clean leaves it alone"
 	@echo "  WEIGHTS=FILE            the authors' U²-Net†, with which make bench also scores 8 bits on ECSSD"
 	@echo "  MINUTES=N               how long make gpu may take (default 8)"
@@ -77,7 +77,7 @@ release: .venv/.ready ## write the assignments for students, and pack them; EXER
 
 grade: .venv/.ready ## grade a class: SUBMISSIONS=folder or zip file, and ASSIGNMENT=01-convolution for one alone
 	@$(PY) -m tools.grading grade "$(SUBMISSIONS)" $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) \
-		$(if $(EXERCISES),--exercises "$(EXERCISES)") --course "$(COURSE)" --jobs $(JOBS)
+		$(if $(EXERCISES),--exercises "$(EXERCISES)") --course "$(COURSE)"
 
 mark: .venv/.ready ## mark the answers in words, on a page of this computer
 	@$(PY) -m tools.grading mark $(if $(EXERCISES),--exercises "$(EXERCISES)") --course "$(COURSE)"
