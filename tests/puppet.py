@@ -29,6 +29,15 @@ from tools.grading.submissions import Key, Submission
 SOURCE = Assignment.read("01-convolution")
 
 
+def runs(word: str) -> bool:
+    """Whether a process with this word in its command is there."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if word.encode() in path.read_bytes():
+                return True
+    return False
+
+
 def frame(head: bytes | str, body: bytes = b"") -> bytes:
     """A message as it is on the wire."""
     head = head.encode() if isinstance(head, str) else head

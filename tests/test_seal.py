@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
-from puppet import SOURCE, Puppet, calling, frame, grade_stubs, hand_in, value, waiting_class
+from puppet import SOURCE, Puppet, calling, frame, grade_stubs, hand_in, runs, value, waiting_class
 
 from tools import assignments
 from tools.assignments import Assignment
@@ -284,15 +284,6 @@ def test_a_child_that_answers_and_a_child_that_stays():
         first = box.started.first
     assert gone(lambda: runs("600.25"))
     assert gone(lambda: Path(f"/proc/{first}").exists())
-
-
-def runs(word: str) -> bool:
-    """Whether a process with this word in its command is there."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has just ended
-            if word.encode() in path.read_bytes():
-                return True
-    return False
 
 
 def gone(there: Callable[[], bool], seconds: float = 10) -> bool:

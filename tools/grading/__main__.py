@@ -154,9 +154,8 @@ def run_grade(book: Gradebook, options: argparse.Namespace) -> None:
             found[name] = book.receive(name, submissions, handed.without(assignment))
     if not found:
         raise Unclear(
-            f"There is no notebook of {options.assignment or 'an assignment'} in {folder}: a folder for "
-            "each student "
-            "is due, or the files as Moodle or Canvas give them."
+            f"There is no notebook of {options.assignment or 'an assignment'} in {folder}: a folder for each "
+            "student is due, or the files as Moodle or Canvas give them."
         )
     engine = seal.chosen(options.unsealed)
     for name, submissions in found.items():
@@ -170,10 +169,9 @@ def report(book: Gradebook, assignment: Assignment, new: int) -> None:
     points = [sum(v.earned or 0 for v in one.result.verdicts) for one in graded if one.result]
     if new >= FEW and len(points) >= FEW and not any(points):
         raise Unclear(
-            f"{assignment.name}: all {len(points)} students have 0 points from the tests, so something "
-            "is wrong with "
-            "the grading, not with them. No table was written; if it is right, `python -m tools.grading "
-            "tables` does."
+            f"{assignment.name}: all {len(points)} students have 0 points from the tests, so something is "
+            "wrong with the grading, not with them. No table was written; if it is right, `python -m "
+            "tools.grading tables` does."
         )
     write_tables(book, [assignment])
     place = book.folder / assignment.name

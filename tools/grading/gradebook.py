@@ -340,10 +340,9 @@ class Gradebook(Store):
             if person and taken.setdefault(person.id, student) != student:
                 raise Unclear(
                     f"In {assignment}, {taken[person.id]!r} and {student!r} are both "
-                    f"{person.name or person.id} of the "
-                    "roster. If they are two people, give each a line with their own key in the roster; "
-                    "if they "
-                    f"are one, put the newer file under the first name."
+                    f"{person.name or person.id} of the roster. If they are two people, give each a line "
+                    "with their own key in the roster; if they are one, put the newer file under the first "
+                    "name."
                 )
         for person in people:
             if person.id not in taken and (person.enrolled or person.id in named):

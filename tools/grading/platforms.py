@@ -207,8 +207,7 @@ def canvas_column(table: Table, assignment: Assignment, column: str) -> int:
         there = "; ".join(head for head in table.head if CANVAS_COLUMN.fullmatch(head.strip())) or "none"
         raise Unreadable(
             f"{table.path} has {len(found)} columns for {column or assignment.title!r}; name one with "
-            "--column. "
-            f"Columns of assignments are: {there}."
+            f"--column. Columns of assignments are: {there}."
         )
     return found[0]
 

@@ -193,7 +193,7 @@ class Sealed:
     @property
     def spent(self) -> float:
         if self.meter is None:
-            raise RuntimeError("this session is not metered")
+            raise RuntimeError("what these cells cost is not measured")
         return self.meter.seconds
 
     def fresh(self, sources: Sequence[str]) -> Sealed:

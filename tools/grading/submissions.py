@@ -149,9 +149,8 @@ class Handed:
         if len(found) > 1 and all(c.wrong for mine in found.values() for c in mine):
             why = next(c.wrong for mine in found.values() for c in mine)
             raise Unclear(
-                f"None of the {len(found)} notebooks of {assignment.name} in {self.folder} can be read, "
-                "so the "
-                f"whole class would get 0 points. The first: {why}"
+                f"None of the {len(found)} notebooks of {assignment.name} in {self.folder} can be read, so "
+                f"the whole class would get 0 points. The first: {why}"
             )
         return [chosen(mine, assignment) for _, mine in sorted(found.items(), key=lambda f: f[0].text)]
 
