@@ -31,6 +31,7 @@ CANVAS = re.compile(r"(.+?)_(LATE_)?(\d+)_(\d+)_(.+)")
 ANONYMOUS = re.compile(r"(LATE_)?anon_([A-Za-z0-9]+)_(\d+)_(.+)")
 MOST_FILES = 50_000  # in a zip of a class
 MOST_BYTES = 20_000_000_000  # of a class, unpacked
+LONG_TITLE = 200  # characters of a cell in which a title may stand
 LONG = 50  # characters of a name that a file of ours is called after; systems take 255 bytes
 
 
@@ -272,7 +273,7 @@ def looked_into(candidate: Candidate, data: bytes) -> Candidate:
     except NotANotebook as error:
         return Candidate(*known, wrong=str(error))
     numbers = Counter(found[1] for cell in cells if (found := GRADE_ID.fullmatch(grade_id(cell))))
-    titles = {text(cell).strip().partition("\n")[0].removeprefix("# ") for cell in cells}
+    titles = {text(cell)[:LONG_TITLE].strip().partition("\n")[0].removeprefix("# ") for cell in cells}
     return Candidate(*known, tuple(number for number, _ in numbers.most_common()), frozenset(titles))
 
 
