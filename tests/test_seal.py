@@ -438,26 +438,34 @@ def test_what_a_submission_says_is_short_and_steers_nothing():
 # Time.
 
 
+LONG = 15  # seconds that a puppet plays: a grader that would wait for ever fails the test, and does not hang
+
+
 def drip(end: socket.socket) -> None:
     """A message of some kilobytes, a byte at a time."""
-    for byte in value('"' + "x" * 4000 + '"'):
+    for byte in value('"' + "x" * 4000 + '"')[: LONG * 20]:
         end.sendall(bytes([byte]))
         time.sleep(0.05)
+    end.close()
 
 
 def call_for_ever(end: socket.socket) -> None:
     """What a constructor does that calls again whatever is raised."""
-    while True:
+    until = time.monotonic() + LONG
+    while time.monotonic() < until:
         end.sendall(calling())
         end.recv(1 << 20)
+    end.close()
 
 
 def silence(end: socket.socket) -> None:
-    time.sleep(30)
+    time.sleep(LONG)
+    end.close()
 
 
 def deaf(end: socket.socket) -> None:
     """Calls back, and reads no answer: until the socket is full."""
+    end.settimeout(LONG)
     while True:
         end.sendall(calling())
 

@@ -248,4 +248,4 @@ def pseudonym(key: bytes) -> str:
     for words in map(str.split, NAMES.splitlines()):
         number, which = divmod(number, len(words))
         chosen.append(words[which])
-    return f"{' '.join(chosen)} {number % 900 + 100}".capitalize()
+    return f"{' '.join(chosen)} {number % 90_000 + 10_000}".capitalize()
