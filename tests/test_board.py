@@ -220,6 +220,13 @@ def test_the_eyes_are_secret_and_the_same_for_all():
     assert (eye.image != other.image).mean() > 0.3
 
 
+def test_no_two_students_of_a_large_class_have_the_same_name():
+    """As a rule: two of 300 do in one course of 500."""
+    for course in range(20):
+        key = f"secret {course} student ".encode()
+        assert len({pseudonym(key + bytes([i // 256, i % 256])) for i in range(300)}) == 300
+
+
 def test_images_travel_and_nothing_else():
     watch = "def segment_image(*given):\n    seen.append(given)\n    return ask(*given)"
     session = Notebook("seen = []", "ask = segment_image", watch)
@@ -308,7 +315,7 @@ def test_a_second_is_worth_more_on_a_slower_machine(monkeypatch):
     def counted(slower):
         monkeypatch.setattr(Pace, "slower", lambda self: slower)
         measured = meter.Meter(os.getpid())
-        sum(i * i for i in range(2_000_000))
+        sum(i * i for i in range(6_000_000))
         measured.stop()
         return measured.seconds
 

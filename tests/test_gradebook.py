@@ -649,7 +649,11 @@ def test_cells_of_any_form_are_read_and_searched():
         (b'{"cells": 3}', "no cells"),
         (b"PK\x03\x04 broken", "cannot be read"),
         (b'{"x": ' + b"9" * 5000 + b"}", "no notebook"),
+        (b'{"cells": [' + b"{}," * 3_000_000 + b"{}]}", "more than 3,000,000 values"),
+        (b'{"cells": [' + b"{}," * 10_000 + b"{}]}", "more than 10,000 cells"),
+        (b"PK\x03\x04" + b"PK\x01\x02" * 10_001, "more than 10,000 files"),
     ],
+    ids=range(12),
 )
 def test_what_is_no_notebook_is_said_in_a_sentence(data, says):
     with pytest.raises(NotANotebook, match=says):

@@ -23,6 +23,7 @@ from tools.grading.run import Sealed, grade_notebook, names_asked_for, run_test
 from tools.grading.sandbox import Sandbox
 from tools.grading.submissions import safe
 from u2learn.checks import core
+from u2learn.checks.reading import Refusal
 
 pytestmark = pytest.mark.course
 
@@ -95,10 +96,10 @@ while True:
 
 
 def test_a_loop_without_end_costs_its_part_only(monkeypatch):
-    monkeypatch.setattr("tools.grading.run.CELL_SECONDS", 2)
+    monkeypatch.setattr("tools.grading.run.CELL_SECONDS", 4)
     monkeypatch.setattr("tools.grading.run.NOTEBOOK", 50)
     monkeypatch.setattr("tools.grading.sandbox.PATIENCE", 1)
-    monkeypatch.setattr("tools.grading.run.CALL_SECONDS", 2)
+    monkeypatch.setattr("tools.grading.run.CALL_SECONDS", 6)
     notebook = submission(cells=["while True: pass", STUBBORN])
     notebook["cells"].insert(-1, {**notebook["cells"][3], "source": LOOP})
     assert points(notebook) == FULL | {"1.5": 0}
@@ -218,6 +219,18 @@ def test_a_submission_that_talks_of_its_end_is_not_started_anew():
     assert session.deaths == 0
 
 
+def test_what_is_refused_while_it_runs_is_said_in_a_plain_sentence():
+    """Also by a hidden test, which calls the answer itself."""
+    session = Sealed(["import torch\nconv2d = torch.conv2d"], 20, ENGINE)
+    session.sources = []  # what nobody can read
+    asks = "import torch\nconv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))"
+    try:
+        verdict = run_test(assignments.Test("1.2", "hidden", 1, asks), session)
+    finally:
+        session.close()
+    assert verdict.says == "✗ 1.2: your code calls `conv2d`, which is refused here: write it yourself."
+
+
 def test_the_checks_reach_functions_of_a_sandbox():
     """Forbidden names are refused over there, a gradient is taken over there, an error names its line."""
     source = """
@@ -233,7 +246,7 @@ def broken(x):
         assert float(core.call(half, x)) == 2.5
         assert core.gradient(half, x).tolist() == [0.0, 0.5, 0.5]
         with pytest.raises(core.Mistake, match="calls `relu`, which is refused"):
-            core.apply(half, (x,), {}, ("relu",))
+            core.apply(half, (x,), {}, Refusal("", ("relu",)))
         with pytest.raises(core.Mistake, match=r"broken\(a float32 tensor \(3,\)\) .*`return x \+ 'one'`"):
             core.call(box.get("broken"), x)
 

@@ -1,15 +1,18 @@
 """Who handed in what: as Moodle and Canvas name it, in own folders, in zip files, beside stray files."""
 
+import contextlib
 import io
 import json
 import os
 import stat
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from tools.assignments import Assignment, released
+from tools.grading.gradebook import Gradebook
 from tools.grading.submissions import Handed, Unclear, safe, unpack_class
 
 pytestmark = pytest.mark.course
@@ -274,7 +277,49 @@ def test_a_zip_file_of_a_student_is_bounded(tmp_path, monkeypatch):
     assert ada.note == "This zip file holds more than 1,000 bytes."
 
 
+def test_a_name_that_is_too_long_to_be_stored_stops_nobody(tmp_path):
+    """Canvas puts its own name before the student's: together they can be longer than a system takes."""
+    own = "ü" * 120
+    names = [f"ada_4711_90210_{own}{i}.ipynb" for i in (1, 2)] + [
+        f"Bob_9_assignsubmission_file_/{own}3.ipynb"
+    ]
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, NOTEBOOK)
+    folder = unpack_class(tmp_path / "all.zip", tmp_path / "in")
+    assert sorted(s.student for s in Handed.in_folder(folder).submissions(SOURCE)) == ["Bob_9", "ada_4711"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_no_text_are_read_as_text(tmp_path):
+    """A name in Latin-1, as an old program unpacks it: no table and no gradebook could hold its bytes."""
+    place = os.fsencode(tmp_path)
+    for name in (b"Zo\xeb/01.ipynb", b"ada/01.ipynb", b"ada/\xfc.ipynb", b"eve/\xfc.pdf", b"\xfc.ipynb"):
+        os.makedirs(os.path.dirname(os.path.join(place, name)), exist_ok=True)
+        Path(os.fsdecode(os.path.join(place, name))).write_text(NOTEBOOK)
+    handed = Handed.in_folder(tmp_path)
+    zoe, ada = handed.submissions(SOURCE)
+    assert zoe.student == "Zoë" and ada.note == "2 notebooks were handed in; ü.ipynb counts."
+    assert handed.stray == ["ü.ipynb"] and "There is ü.pdf." in " ".join(handed.without(SOURCE).values())
+    with contextlib.closing(Gradebook(tmp_path / "course")) as book:
+        book.receive(NAME, [ada, zoe], handed.without(SOURCE))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ada_assignsubmission_file_/01.ipynb", "ada_1_assignsubmission_file_01.ipynb", "ada_1_2_01.ipynb"],
+)
+def test_nobody_hands_in_for_another(tmp_path, name):
+    """A folder or a file of one's own, called as a platform calls those of another student."""
+    files = {f"{s}/01-convolution.ipynb": NOTEBOOK for s in ("ada", "bob")} | {f"eve/{name}": NOTEBOOK}
+    handed = Handed.in_folder(laid_out(tmp_path, files))
+    with contextlib.closing(Gradebook(tmp_path / "course")) as book:
+        found = book.receive(NAME, handed.submissions(SOURCE))
+    assert [s.student for s in found] == ["ada", "bob", "eve"]
+
+
 def test_two_students_never_share_a_file():
-    names = ["ada", "Ada", "a/b", "a_b", "a b", "ä", "..", "=1+1", "'=1+1"]
+    names = ["ada", "Ada", "a/b", "a_b", "a b", "ä", "..", "=1+1", "'=1+1", "ü" * 200, "ü" * 201]
     assert len({safe(name).lower() for name in names}) == len(names)
     assert not any(c in safe(name) for name in names for c in "/\\ '=")
+    assert max(len(f"{safe(name)}.html.12345678.tmp".encode()) for name in names) < 255

@@ -11,6 +11,7 @@ import pytest
 import torch
 from test_exercises import is_generic
 
+import u2learn
 from tools import assignments
 from tools.assignments import Assignment, Mistake, part_of, text
 from tools.grading import seal
@@ -145,6 +146,11 @@ DOORS = {
     "a lambda": ("1.2", "conv2d", ["conv2d = lambda *a: F.conv2d(*a)"]),
     "a partial": ("1.2", "conv2d", ["from functools import partial", "conv2d = partial(F.conv2d)"]),
     "below a magic": ("1.2", "conv2d", ["%%time\nconv2d = F.conv2d"]),
+    "in the line of a magic": ("1.2", "conv2d", ["%time conv2d = F.conv2d"]),
+    "below a line that begins with a percent sign": ("1.2", "conv2d", ["n = (7\n% 2)\nconv2d = F.conv2d"]),
+    "in a cell that is indented": ("1.2", "conv2d", ["    conv2d = F.conv2d\n    n = 1"]),
+    "behind prompts": ("1.2", "conv2d", [">>> conv2d = F.conv2d\n>>> n = 1"]),
+    "below a command that goes on": ("1.2", "conv2d", ["!echo \\\nx y\nconv2d = F.conv2d"]),
     "beside a magic": ("1.2", "conv2d", ["files = !ls\n%matplotlib inline\nconv2d = F.conv2d"]),
     "in a condition": ("1.2", "conv2d", ["if True:\n    conv2d = F.conv2d\nelse:\n    conv2d = None"]),
     "another function changed": (
@@ -284,6 +290,56 @@ def test_the_operation_is_seen_at_run_time(part, switched_off):
     found = verdicts(name, part, session)
     assert [v.earned for v in found] == [0, 0]
     assert all("your code calls" in v.says and "refused here" in v.says for v in found)
+
+
+WRITTEN = {  # the package's own, behind a module that the notebook writes: what it says is read by nobody
+    "2.2": (
+        "from u2learn import ConvBlock\n"
+        "def Block(inputs, outputs, *more, **named):\n    return ConvBlock(inputs, outputs)"
+    ),
+    "2.3": (
+        "import torch\nfrom u2learn.models.conv import resize_like\n"
+        "def join(deep, skip):\n    return torch.cat([resize_like(deep, skip), skip], 1)"
+    ),
+    "5.1": "from u2learn.inference import window_starts",
+    "6.2": "import functools\nimport u2learn\nRSU = functools.partial(u2learn.RSU)",
+    "6.4": (
+        "def count(height, inputs, mid, out):\n"
+        "    import u2learn\n    made = u2learn.RSU(height, inputs, mid, out)\n"
+        "    return sum(p.numel() for p in made.parameters())"
+    ),
+}
+
+
+@pytest.mark.parametrize("part", WRITTEN)
+def test_the_package_is_seen_at_run_time(part, box):
+    name = next(n for n, p in PARTS if p == part)
+    (answer,) = answers(name, part)
+    cells = [
+        HEAD,
+        f"%%writefile mine.py\n{WRITTEN[part]}",
+        f"import sys\nsys.path.insert(0, '.')\nsys.modules.pop('mine', None)\nfrom mine import {answer}",
+    ]
+    remote = Wire(box, cells)
+    for session in (remote, Local([HEAD, WRITTEN[part]])):
+        session.sources = []
+        found = verdicts(name, part, session)
+        assert [v.earned for v in found] == [0, 0]
+        told = ["your code uses `u2learn." in v.says and "refused here" in v.says for v in found]
+        assert told[0] and (told[1] or session is not remote), "at home a hidden test calls it directly"
+
+
+def test_what_was_handed_to_an_answer_may_be_called():
+    """The network that it is asked about is the package's, and so may be a layer that the part gives."""
+    core.load("6.2")
+    net, x = u2learn.unet_small(), torch.rand(1, 3, 32, 32)
+    refusal = core.QUESTIONS["6.2"].refuses
+    assert core.apply(lambda net, x: net.eval()(x)[0], (net, x), {}, refusal).shape[0] == 1
+    assert core.apply(lambda x: u2learn.ConvBlock(3, 4)(x), (x,), {}, refusal).shape[1] == 4
+    with pytest.raises(core.Mistake, match=r"`u2learn\.models\.unet\..*which is refused here"):
+        core.apply(lambda x: net(x), (x,), {}, refusal)
+    with pytest.raises(core.Mistake, match=r"`u2learn\.models\.rsu\."):
+        core.apply(lambda x: [u2learn.RSU(3, 3, 4, 4), 1 / 0], (x,), {}, refusal)
 
 
 @pytest.mark.parametrize("part", ["1.1", "1.5", "2.5", "5.1", "6.1", "6.4"])

@@ -11,6 +11,9 @@ from pathlib import PurePosixPath
 from tools.assignments import GRADE_ID, Assignment, grade_id, nbgrader_of, part_of, released, text
 
 LARGEST = 100_000_000  # bytes of a notebook, unpacked; pictures in outputs make some of them large
+VALUES = 3_000_000  # in a notebook: in memory each takes a hundred bytes or two
+MOST_CELLS = 10_000
+MEMBERS = 10_000  # of a zip file
 PLACE = "YOUR ANSWER HERE"
 LIMIT = re.compile(r"(\d+) to (\d+) words")  # how a question says how long an answer should be
 LONGEST = 10_000  # characters of a code cell that may be an answer in words
@@ -32,11 +35,15 @@ def read(data: bytes) -> list[dict]:
     (data,) = found.values()
     if not data.strip():
         raise NotANotebook("This file is empty.")
+    if sum(map(data.count, b"[{,")) > VALUES:
+        raise NotANotebook(f"This file holds more than {VALUES:,} values, and was not read.")
     try:
         notebook = json.loads(decoded(data))
     except (ValueError, RecursionError, MemoryError):
         raise NotANotebook("This file is no notebook: it is not JSON, as every .ipynb is.") from None
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
+    if isinstance(cells, list) and len(cells) > MOST_CELLS:
+        raise NotANotebook(f"This notebook has more than {MOST_CELLS:,} cells, and was not read.")
     mine = [settled(cell) for cell in cells if isinstance(cell, dict)] if isinstance(cells, list) else []
     if not mine:
         raise NotANotebook("This file is no notebook: it has no cells.")
@@ -51,6 +58,8 @@ def unpacked(data: bytes) -> dict[str, bytes]:
     """
     if not data.startswith(b"PK\x03\x04"):
         return {"": data}
+    if data.count(b"PK\x01\x02") > MEMBERS:
+        raise NotANotebook(f"This zip file holds more than {MEMBERS:,} files.")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = [m for m in archive.infolist() if is_notebook(PurePosixPath(m.filename))]

@@ -29,11 +29,11 @@ from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
-from IPython.core.inputtransformer2 import TransformerManager
 from torch import Tensor
 
 from u2learn.checks.core import Mistake
 from u2learn.checks.project import judged, load, repeated, segmented, weights_of
+from u2learn.checks.reading import statements
 from u2learn.data import Example, fundus
 from u2learn.project import CODE, SECONDS, SIZE, dice, known
 
@@ -162,11 +162,7 @@ def definitions(sources: Sequence[str]) -> list[str]:
     """
     found = []
     for source in sources:
-        try:
-            body = ast.parse(TransformerManager().transform_cell(source)).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue  # it did not run in the notebook either
-        found += [ast.unparse(node) for node in body if defines(node)]
+        found += [ast.unparse(node) for node in statements(source) if defines(node)]
     return found
 
 
@@ -252,4 +248,4 @@ def pseudonym(key: bytes) -> str:
     for words in map(str.split, NAMES.splitlines()):
         number, which = divmod(number, len(words))
         chosen.append(words[which])
-    return f"{' '.join(chosen)} {number % 900 + 100}".capitalize()
+    return f"{' '.join(chosen)} {number % 90_000 + 10_000}".capitalize()

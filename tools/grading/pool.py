@@ -120,7 +120,7 @@ class Pool:
         forks = sys.platform == "linux"
         self.context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
-            self.context.set_forkserver_preload([__name__])
+            self.context.set_forkserver_preload([__name__, "IPython.core.inputtransformer2"])
 
     def __enter__(self) -> "Pool":
         return self

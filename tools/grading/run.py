@@ -24,7 +24,7 @@ from tools.grading.meter import Meter
 from tools.grading.sandbox import TEXT, Died, NotStarted, Sandbox, SubmissionError, plain
 from tools.grading.seal import PACKAGE, Engine
 from u2learn.checks import NotYet, check
-from u2learn.checks.core import MODULES, own_work
+from u2learn.checks.core import MODULES, Mistake, own_work
 
 CELL_SECONDS = 60  # for one cell, if mistakes.yml says nothing else
 CALL_SECONDS = 20  # for one call of a function, with all that it asks back
@@ -330,7 +330,7 @@ def reason(error: Exception, test: Test, session: Session) -> str:
 
 def brief(error: Exception) -> str:
     """An error in one short line, with its type unless the text has it already."""
-    typed = isinstance(error, (Died, SubmissionError))
+    typed = isinstance(error, (Died, SubmissionError, Mistake))
     text = str(error) if typed else f"{type(error).__name__}: {error}"
     return plain(" ".join(text.split()), TEXT)
 

@@ -18,12 +18,14 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tools.grading.seal import Engine, last
 from tools.grading.worker import Channel
 from u2learn.checks import core
+from u2learn.checks.reading import Refusal
 
 PATIENCE = 5  # seconds for a process to report that its time is up, before it is killed
 START = 120  # seconds in which it must have started
@@ -73,9 +75,10 @@ class Remote:
 
 # How the checks reach a function of a submission.
 @core.apply.register(Remote)
-def apply(function: Remote, args: Sequence, kwargs: Mapping[str, Any], forbid: Sequence[str] = ()) -> Any:
+def apply(function: Remote, args: Sequence, kwargs: Mapping[str, Any], refusal: Refusal | None = None) -> Any:
+    refused = asdict(refusal) if refusal else None
     return function.remote_sandbox.ask(
-        "call", object=function, args=list(args), kwargs=kwargs, forbid=list(forbid)
+        "call", object=function, args=list(args), kwargs=kwargs, refusal=refused
     )
 
 

@@ -36,8 +36,10 @@ HOME = "/content"
 MEMORY = 3 << 30  # bytes, of all processes of a submission together
 PROCESSES = 64  # with their threads
 DISK = 256 << 20  # bytes in the own folder
-SHARED = 64 << 20  # bytes that processes share in /dev/shm
+SHARE = "/dev/shm"
+SHARED = 64 << 20  # bytes that processes share there
 FILES = 10_000
+SOCKETS = 128  # the kernel may keep megabytes for each, which are counted for no process
 USER = "1000"
 TRIAL_SECONDS = 60
 KILL_SECONDS = 10
@@ -178,7 +180,7 @@ class Bubblewrap:
         for source, place in [*shown(), *emptied(hide)]:
             command += ["--ro-bind", source, place]
         command += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
-        command += ["--size", str(SHARED), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+        command += ["--size", str(SHARED), "--tmpfs", SHARE, "--remount-ro", "/dev"]
         command += ["--size", str(DISK), "--tmpfs", HOME]
         if not any(place.startswith("/tmp/") for _, place in shown()):  # an environment that lies there
             command += ["--symlink", HOME, "/tmp"]
@@ -202,19 +204,23 @@ class InNamespaces(Started):
         root = Path(f"/proc/{self.first}/root")
         try:
             ids = [entry for entry in os.listdir(root / "proc") if entry.isdigit()]
-            folder = os.statvfs(f"{root}{HOME}")
+            places = [os.statvfs(f"{root}{place}") for place in (HOME, SHARE)]
+            sockets = int(Path(f"/proc/{self.first}/net/sockstat").read_text().split()[2])  # sockets: used 7
         except OSError:  # it has ended
             return ""
-        if folder.f_files - folder.f_ffree > FILES:
+        if sum(place.f_files - place.f_ffree for place in places) > FILES:
             return f"more than {FILES:,} files"
+        if sockets > SOCKETS:
+            return f"more than {SOCKETS} sockets"
         folders = [root / "proc" / entry for entry in ids[: 2 * PROCESSES]]
         states = [numbers(folder / "status") for folder in folders]
         if sum(state.get("Threads", 0) for state in states) > PROCESSES + 2:  # two are bubblewrap's own
             return f"more than {PROCESSES} processes and threads"
         # First what costs nothing to ask and counts shared memory for each, then what counts it once.
-        if added(states, "RssAnon", "RssShmem", "VmSwap") > MEMORY:
+        tables = added(states, "VmPTE")  # of pages that are only read, and then are nobody's
+        if tables + added(states, "RssAnon", "RssShmem", "VmSwap") > MEMORY:
             states = [numbers(folder / "smaps_rollup") for folder in folders]
-            if added(states, "Pss_Anon", "Pss_Shmem", "SwapPss") > MEMORY:
+            if tables + added(states, "Pss_Anon", "Pss_Shmem", "SwapPss") > MEMORY:
                 return f"more than {MEMORY >> 30} GB of memory"
         return ""
 

@@ -31,6 +31,8 @@ CANVAS = re.compile(r"(.+?)_(LATE_)?(\d+)_(\d+)_(.+)")
 ANONYMOUS = re.compile(r"(LATE_)?anon_([A-Za-z0-9]+)_(\d+)_(.+)")
 MOST_FILES = 50_000  # in a zip of a class
 MOST_BYTES = 20_000_000_000  # of a class, unpacked
+LONG_TITLE = 200  # characters of a cell in which a title may stand
+LONG = 50  # characters of a name that a file of ours is called after; systems take 255 bytes
 
 
 class Unclear(ValueError):
@@ -65,7 +67,7 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        return PurePosixPath(self.member).name or self.path.name
+        return PurePosixPath(self.member).name or readable(self.path.name)
 
     def fits(self, assignment: Assignment) -> int:
         """How surely it is of an assignment: 3 by its ids, 2 by its title, 1 by its name, 0 not at all."""
@@ -115,20 +117,22 @@ class Handed:
         """Find out whose each file is, and which assignment the notebooks are of."""
         handed = cls(folder)
         files = [path.relative_to(folder) for path in files_below(folder)]
-        flat = [f for f in files if is_file_of_a_student(f) and not any(map(MOODLE.fullmatch, f.parts))]
+        mine = list(filter(is_file_of_a_student, files))
+        flat = [f for f in mine if not any(map(MOODLE.fullmatch, f.parts))]
         all_canvas = bool(flat) and all(canvas_key(f.name) for f in flat)
+        all_moodle = not any(len(f.parts) > 1 for f in flat)
         for below in files:
-            owner = owner_of(below, all_canvas)
+            owner = owner_of(below, all_canvas, all_moodle)
             if owner is None:
                 if is_file_of_a_student(below):
-                    handed.stray.append(below.as_posix())
+                    handed.stray.append(readable(below.as_posix()))
                 continue
             key, origin, late = owner
             handed.others.setdefault(key, [])
-            mine = candidates(folder / below, key, origin, late) if is_file_of_a_student(below) else []
-            handed.candidates += mine
-            if not mine:
-                handed.others[key].append(below.name)
+            found = candidates(folder / below, key, origin, late) if is_file_of_a_student(below) else []
+            handed.candidates += found
+            if not found:
+                handed.others[key].append(readable(below.name))
         return handed
 
     def submissions(self, assignment: Assignment) -> list[Submission]:
@@ -158,7 +162,7 @@ class Handed:
         """A folder of folders with the same assignment is a class, or a group, and no student."""
         if key.platform != "folder":
             return
-        below = [c.path.relative_to(self.folder / key.text).parts for c in mine]
+        below = [c.path.relative_to(self.folder).parts[1:] for c in mine]
         inner = sorted({parts[0] for parts in below if len(parts) > 1})
         if len(inner) > 1 and all(len(parts) > 1 for parts in below):
             shown = ", ".join(inner[:4]) + (", …" if len(inner) > 4 else "")
@@ -216,20 +220,31 @@ def is_file_of_a_student(path: Path) -> bool:
     return path.suffix.lower() in (".ipynb", ".zip")
 
 
-def owner_of(below: Path, all_canvas: bool) -> tuple[Key, str, bool] | None:
+def owner_of(below: Path, all_canvas: bool, all_moodle: bool) -> tuple[Key, str, bool] | None:
     """Whose a file is, by its place below the class's folder; the platform's name for it; whether it is late.
 
-    all_canvas: every notebook here has a name of Canvas, so that they may lie deeper than side by side.
+    all_canvas, all_moodle: every notebook here has such a name, so that they may lie deeper than at the top.
+    Else a folder that a student made in their own could be called as another student.
     """
-    for part in below.parts:
+    parts = [readable(part) for part in below.parts]
+    for part in parts if all_moodle else parts[:1]:
         if found := MOODLE.fullmatch(part):
             name, number, kind, _ = found.groups()
             if kind != "file":
                 return None  # a text typed into Moodle's page
             return Key(f"{name}_{number}" if number else name, "moodle", name, number or ""), part, False
-    if (len(below.parts) == 1 or all_canvas) and (canvas := canvas_key(below.name)):
-        return canvas[0], below.name, canvas[1]
-    return (Key(below.parts[0], name=below.parts[0]), "", False) if len(below.parts) > 1 else None
+    if (len(parts) == 1 or all_canvas) and (canvas := canvas_key(parts[-1])):
+        return canvas[0], parts[-1], canvas[1]
+    return (Key(parts[0], name=parts[0]), "", False) if len(parts) > 1 else None
+
+
+def readable(name: str) -> str:
+    """A file's name as text: one whose bytes are not UTF-8 is read as Latin-1, as a notebook is."""
+    data = os.fsencode(name)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def canvas_key(name: str) -> tuple[Key, bool] | None:
@@ -258,14 +273,16 @@ def looked_into(candidate: Candidate, data: bytes) -> Candidate:
     except NotANotebook as error:
         return Candidate(*known, wrong=str(error))
     numbers = Counter(found[1] for cell in cells if (found := GRADE_ID.fullmatch(grade_id(cell))))
-    titles = {text(cell).strip().partition("\n")[0].removeprefix("# ") for cell in cells}
+    titles = {text(cell)[:LONG_TITLE].strip().partition("\n")[0].removeprefix("# ") for cell in cells}
     return Candidate(*known, tuple(number for number, _ in numbers.most_common()), frozenset(titles))
 
 
 def safe(student: str) -> str:
     """A file name for a student: two students never share one, also where capitals do not count."""
     short = re.sub(r"[^\w.-]+", "_", student)
-    return short if short == student.lower() else f"{short}-{zlib.crc32(student.encode()):08x}"
+    if short == student.lower() and len(short) <= LONG:
+        return short
+    return f"{short[:LONG]}-{zlib.crc32(student.encode()):08x}"
 
 
 def unpack_class(path: Path, into: Path) -> Path:
@@ -319,10 +336,19 @@ def names_in(path: Path, members: Sequence[zipfile.ZipInfo]) -> dict[PurePosixPa
             raise Unclear(
                 f"{path}: the name {str(name)!r} leads out of the folder, so nothing of it is unpacked."
             )
+        name = PurePosixPath(*map(storable, name.parts))
         if name in found:
             raise Unclear(f"{path}: it holds {str(name)!r} twice, so it is not clear which counts.")
         found[name] = member
     return found
+
+
+def storable(part: str) -> str:
+    """A name as a system stores it, in 255 bytes: the platform's beginning stays, a student's end may go."""
+    data = part.encode("utf-8", "replace")
+    if len(data) <= 255:
+        return part
+    return f"{data[:200].decode(errors='ignore')}-{zlib.crc32(data):08x}{PurePosixPath(part).suffix[:9]}"
 
 
 def true_name(member: zipfile.ZipInfo) -> str:

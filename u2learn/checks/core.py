@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from u2learn.checks.reading import Refusal, refused
+from u2learn.checks.watching import Watch
 from u2learn.console import print_anywhere
 
 MODULES = {
@@ -50,8 +51,8 @@ class Question:
 QUESTIONS: dict[str, Question] = {}
 SHORT = reprlib.Repr()
 SHORT.maxlist = SHORT.maxtuple = 12
-# The names that a student's function may not reach while it runs.
-FORBIDDEN: ContextVar[tuple[str, ...]] = ContextVar("FORBIDDEN", default=())
+# What a student's function may not use while it runs.
+FORBIDDEN: ContextVar[Refusal | None] = ContextVar("FORBIDDEN", default=None)
 
 
 class NotYet(AssertionError):
@@ -133,7 +134,7 @@ def own_work(part: str, names: Sequence[str], cells: Sequence[str]) -> Iterator[
     refuses = QUESTIONS[part].refuses if part in QUESTIONS else None
     if refuses and (why := refused(refuses, names, cells)):
         raise Mistake(why)
-    token = FORBIDDEN.set(refuses.names if refuses else ())
+    token = FORBIDDEN.set(refuses)
     try:
         yield
     finally:
@@ -176,16 +177,27 @@ def copied(value: Any) -> Any:
 
 
 @singledispatch
-def apply(function: Callable, args: Sequence, kwargs: Mapping[str, Any], forbid: Sequence[str] = ()) -> Any:
-    """function(*args, **kwargs); the PyTorch functions whose names are in `forbid` are refused.
+def apply(
+    function: Callable, args: Sequence, kwargs: Mapping[str, Any], refusal: Refusal | None = None
+) -> Any:
+    """function(*args, **kwargs), in which PyTorch's functions and the packages of `refusal` are refused.
 
     Whoever checks functions that do not run in this process registers for their type, here and at `gradient`,
     how they are called. What such a function raises may carry the student's line as an attribute `line`.
     """
-    if not forbid:
+    if refusal is None:
         return function(*args, **kwargs)
-    with Forbid(forbid), ForbidBelow(forbid):
-        return function(*args, **kwargs)
+    with contextlib.ExitStack() as modes:
+        if refusal.names:
+            modes.enter_context(Forbid(refusal.names))
+            modes.enter_context(ForbidBelow(refusal.names))
+        watch = Watch(refusal, [*args, *kwargs.values()])
+        try:
+            with watch:
+                return function(*args, **kwargs)
+        finally:
+            if watch.seen:
+                raise Mistake(refusal.sentence(watch.seen))
 
 
 class Forbid(TorchFunctionMode):

@@ -1,20 +1,17 @@
 """What a part is made of: the code that its answer uses, read without being run.
 
 A part that asks for a thing to be written refuses the library's version of it. While a function runs, PyTorch
-tells which operations it uses (`core.Forbid`); that can be switched off, and it does not see who wrote the
-code. So the cells are read as well: from the function on to whatever it uses, and nothing else, so that an
-experiment in another cell does no harm.
+tells which operations it uses (`core.Forbid`), and Python which functions of a package (`watching`); both can
+be switched off. So the cells are read as well: from the function on to whatever it uses, and nothing else, so
+that an experiment in another cell does no harm.
 """
 
 import ast
 import builtins
-import re
 import symtable
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-MAGIC = re.compile(r"^(\s*)(?:[%!].*|.*\?)$", re.MULTILINE)  # lines that only IPython understands
-ASSIGNED_MAGIC = re.compile(r"^(\s*[\w, ]+=\s*)[%!].*$", re.MULTILINE)
 FROM_TEXT = {"eval", "exec", "compile", "__import__", "globals", "get_ipython"}
 # Doors to everything: no part needs one of them, and behind them nothing can be read.
 DOORS = (
@@ -56,6 +53,37 @@ def inside(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
+def statements(source: str) -> Iterator[ast.stmt]:
+    """The statements of a cell as IPython runs it, and of what it hands to a magic, as `%time x = 1`.
+
+    None where they cannot be read, as then they do not run either.
+    """
+    try:
+        body = ast.parse(as_python(source)).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for node in body:
+        yield node
+        for inner in ast.walk(node):
+            match inner:
+                case ast.Call(func=ast.Attribute(attr="run_line_magic" | "run_cell_magic"), args=[_, *given]):
+                    for code in given:
+                        if isinstance(code, ast.Constant) and isinstance(code.value, str):
+                            yield from statements(code.value)
+
+
+def as_python(source: str) -> str:
+    """The cell without magics, prompts and whatever else IPython understands and Python does not."""
+    try:
+        from IPython.core.inputtransformer2 import TransformerManager
+    except ImportError:  # then nobody has run any of that
+        return source
+    try:
+        return TransformerManager().transform_cell(source)
+    except Exception:  # of several kinds; the cell does not run then
+        return source
+
+
 @dataclass
 class Statement:
     """A statement outside of all functions. binds: the names that it makes anew; whole: in every case."""
@@ -79,12 +107,7 @@ class Cells:
     def read(cls, sources: Iterable[str]) -> "Cells":
         found = cls()
         for source in sources:
-            source = ASSIGNED_MAGIC.sub(r"\1None", source)
-            try:
-                tree = ast.parse(MAGIC.sub(r"\1pass", source))
-            except (SyntaxError, ValueError, RecursionError):
-                continue  # it does not run either
-            for node in tree.body:
+            for node in statements(source):
                 found._add(node, True)
         return found
 
