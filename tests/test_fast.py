@@ -1,6 +1,7 @@
 """The fast copy of a network: the same maps, no batch norm left, and the network as it was."""
 
 import copy
+import pickle
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ from u2learn import inference, unet_2015
 from u2learn.models import MODELS
 from u2learn.models.blocks import BLOCKS
 from u2learn.models.conv import ConvBlock
-from u2learn.models.fast import OneMap, folded
+from u2learn.models.fast import FewerProducts, Folded, OneCall, OneMap, folded
 
 OPTIONS = {
     "unet_s5_d16": [{"head": head} for head in ("fcn", "psp", "aspp")],
@@ -89,3 +90,63 @@ def test_other_convolutions_stay_as_they_are():
         layer(device="meta"),
     ]
     assert OneMap.fits(layer()) and not any(map(OneMap.fits, others))
+
+
+# --- on a CPU -----------------------------------------------------------------------------------------------
+
+packs = pytest.mark.skipif(not OneCall.fits(nn.Conv2d(3, 4, 3)), reason="this PyTorch has no such calls")
+
+
+def blocks(channels: int, out: int) -> tuple[nn.Module, nn.Module]:
+    """A folded block in one call, and with fewer products."""
+    torch.manual_seed(2)
+    conv = folded(stirred(ConvBlock(channels, out)).eval())
+    return OneCall(conv), FewerProducts(conv)
+
+
+@packs
+@pytest.mark.parametrize("size", [(1, 16), (9, 17), (4, 18), (2, 19), (21, 16), (5, 15), (3, 1)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_half_of_the_products_make_the_same_map(size, layout):
+    for channels, out, batch in ((5, 7, 1), (128, 144, 2)):
+        x = torch.randn(batch, channels, *size).contiguous(memory_format=layout)
+        for block in blocks(channels, out):
+            with torch.inference_mode():
+                due, found = block.conv(x).relu(), block(x)
+            assert 0 < (due > 0).float().mean() < 1
+            torch.testing.assert_close(found, due, rtol=1e-4, atol=2e-5)
+    _, few = blocks(8, 8)
+    with torch.inference_mode():
+        few(torch.randn(1, 8, 4, 16))
+    assert few.packed.numel() * few.packed.element_size() == 2 * 8 * 8 * 9 * 4  # a quarter of the columns
+
+
+@packs
+def test_wide_blocks_make_fewer_products_and_no_others():
+    chosen = {
+        (channels, out, dilation): type(
+            inference.fast(nn.Sequential(ConvBlock(channels, out, dilation=dilation)))[0]
+        )
+        for channels, out, dilation in ((128, 128, 1), (127, 256, 1), (256, 127, 1), (128, 128, 2))
+    }
+    assert chosen == {
+        (128, 128, 1): FewerProducts, (127, 256, 1): OneCall, (256, 127, 1): OneCall, (128, 128, 2): OneCall
+    }  # fmt: skip
+    assert type(inference.fast(nn.Sequential(ConvBlock(3, 4)).to("meta"))[0]) is Folded
+
+
+@packs
+def test_a_copy_of_them_a_gradient_and_16_bits():
+    x = torch.randn(1, 8, 6, 20)
+    for block in blocks(8, 8):
+        with torch.inference_mode():
+            due = block(x)
+        for other in (copy.deepcopy(block), pickle.loads(pickle.dumps(block))):
+            assert "packed" not in vars(other)
+            torch.testing.assert_close(other(x), due)
+        image = x.clone().requires_grad_()
+        block(image).sum().backward()
+        (grad,) = torch.autograd.grad(block.conv(image).relu().sum(), image)
+        torch.testing.assert_close(image.grad, grad)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            assert block(x).dtype == torch.bfloat16, "a block in 16 bits is computed in 16 bits"

@@ -135,23 +135,24 @@ def card(name: str) -> str:
 
 
 def _scores(name: str, recipe: Recipe, record: dict) -> Iterator[str]:
-    columns = SALIENCY if recipe.task == "saliency" else OVERLAP
-    columns = {key: how for key, how in columns.items() if key in record["scores"]["image"]}
-    yield line(["protocol", *(title for title, _, _ in columns.values())])
-    yield line(["---", *["---:"] * len(columns)])
-    for protocol in record["scores"]:
-        cells = []
-        for score, (_, unit, digits) in columns.items():
+    """A line for each score, with a column for each protocol: a phone shows a few columns, and any lines."""
+    lines = SALIENCY if recipe.task == "saliency" else OVERLAP
+    human = records().get(f"{recipe.dataset}-second-observer")
+    yield line(["score", *record["scores"], *(["second human observer, image"] if human else [])])
+    yield line(["---", *["---:"] * (len(record["scores"]) + bool(human))])
+    for score, (title, unit, digits) in lines.items():
+        if score not in record["scores"]["image"]:
+            continue
+        cells = [title]
+        for protocol in record["scores"]:
             mean, spread, seeds = mean_and_spread(name, protocol, score)
             cells.append(
                 f"{unit * mean:.{digits}f}" + (f" ± {unit * spread:.{digits}f}" if seeds > 1 else "")
             )
-        yield unbroken([protocol, *cells])
-    if human := records().get(f"{recipe.dataset}-second-observer"):
-        scores = human["scores"]["image"]
-        known = [(key, unit, digits) for key, (_, unit, digits) in columns.items()]
-        cells = [f"{100 * unit * scores[key]:.{d}f}" if key in scores else "–" for key, unit, d in known]
-        yield unbroken(["second human observer, image", *cells])
+        if human:
+            value = human["scores"]["image"].get(score)
+            cells.append("–" if value is None else f"{100 * unit * value:.{digits}f}")
+        yield unbroken(cells)
 
 
 def _failures(name: str, recipe: Recipe) -> Iterator[str]:

@@ -276,7 +276,7 @@ def predict(options: argparse.Namespace) -> None:
     summary = predict_files(
         options.paths,
         options.output,
-        inference.fast(model).to(device),
+        inference.fast(model.to(device)),
         dataclasses.replace(recipe, stretch=stretch),
         threshold=options.threshold,
         cutout=options.cutout or options.matted,

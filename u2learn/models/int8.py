@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from u2learn.models.conv import ConvBlock, resize_like
-from u2learn.models.fast import folded
+from u2learn.models.fast import Packed, folded
 from u2learn.models.rsu import RSU
 from u2learn.models.u2net import U2Net
 from u2learn.models.ulevel import ULevel
@@ -102,13 +101,6 @@ def correcting(model: IntU2Net) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-class Packed(nn.Module):
-    """A convolution whose kernel also lies in the order that this processor wants, as `packed`."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "packed"}  # made again
 
 
 class IntConv(Packed):
