@@ -92,7 +92,7 @@ def test_the_table_lists_the_chapters_in_order():
 def test_a_chapter_without_its_install_cell_is_refused(copy):
     path = next(copy.glob("book/chapters/*.ipynb"))
     path.write_text(
-        path.read_text(encoding="utf-8").replace("# u2learn: install", "# something else"), encoding="utf-8"
+        path.read_text(encoding="utf-8").replace("u2learn: install", "something else"), encoding="utf-8"
     )
     result = run(copy, "--check")
     assert result.returncode == 1
@@ -283,7 +283,14 @@ def test_install_cells_changelog_and_package_agree_on_the_release():
     assert len(paths) > 30
     for path in paths:
         code = links.cells(path.read_text(encoding="utf-8"), "code")
-        assert code.startswith("# u2learn: install")
+        assert code.startswith("# @title u2learn: install")
+        (cell,) = (
+            cell
+            for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+            if "remove-cell" in cell["metadata"].get("tags", []) and cell["cell_type"] == "code"
+        )
+        assert cell["metadata"]["cellView"] == "form", "Colab shows its title alone"
+        assert cell["metadata"]["jupyter"] == {"source_hidden": True}, "JupyterLab folds it"
         assert code.count(f'RELEASE, HOME = "{u2learn.__version__}", "{HOME}"') == 1, path
     assert max(map(len, links.install(HOME, "10.10.10").splitlines())) <= notebooks.WIDTH
 

@@ -32,7 +32,8 @@ from tools.settle import settle
 ROOT = Path(__file__).resolve().parents[1]
 BRANCH = "main"
 BADGE = "![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)"
-INSTALL_MARK = "# u2learn: install"
+INSTALL_MARK = "u2learn: install"
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # by Colab, by JupyterLab
 CHAPTER = re.compile(r"- file: book/chapters/(\S+)(?: # (?:(\d+) min: )?(.+))?")
 TITLE = re.compile(r"# (?:\d+\. )?(.+)")
 ASSIGNMENT = re.compile(r"# Assignment (\d+)\. (.+)")
@@ -255,7 +256,9 @@ def notebook(path: Path, root: Path, chapters: list[Chapter], papers: Mapping[st
         set_source(first, TITLE.sub(lambda _: title, "".join(first["source"]), count=1))
     if path.is_relative_to(root / "book"):
         set_source(first, with_head("".join(first["source"]), head(path, root, chapter)))
-    set_source(install_cell(content, path), install(repository(root), release(root)))
+    cell = install_cell(content, path)
+    cell["metadata"] |= FOLDED
+    set_source(cell, install(repository(root), release(root)))
     return text if content == json.loads(text) else notebooks.dump(content)
 
 
@@ -302,10 +305,10 @@ def set_source(cell: dict, source: str) -> None:
 
 def install_cell(notebook: dict, path: Path) -> dict:
     cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
-    marked = "".join(cell["source"]).startswith(INSTALL_MARK)
+    marked = INSTALL_MARK in "".join(cell["source"]).partition("\n")[0]
     if not marked or "remove-cell" not in cell["metadata"].get("tags", []):
         sys.exit(
-            f"{path.name}: the first code cell needs '{INSTALL_MARK}' as first line and the tag remove-cell."
+            f"{path.name}: the first code cell needs the tag remove-cell and, first, '# {INSTALL_MARK}'."
         )
     return cell
 
@@ -328,7 +331,7 @@ def set_key(text: str, key: str, link: str, path: Path) -> str:
 
 def install(home: str, release: str) -> str:
     """The first code cell of a notebook: the package of the notebook's release, if no newer one is there."""
-    return f"""{INSTALL_MARK}
+    return f"""# @title {INSTALL_MARK}
 import importlib.metadata
 import importlib.util
 import re

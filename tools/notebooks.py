@@ -18,7 +18,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-CELL_METADATA = {"tags", "mystnb", "nbgrader"}
+CELL_METADATA = {"cellView", "jupyter", "mystnb", "nbgrader", "tags"}
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 RANDOM_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f-]+)?")  # what Jupyter and nbformat make up
 WIDTH = 84  # characters of code that a page of the site shows at 1280 pixels
