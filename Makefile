@@ -47,7 +47,7 @@ quick: .venv/.ready ## run what takes little time, before every commit (lint, te
 lab: .venv/.ready ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab book/chapters
 
-links: .venv/.ready ## write every link to the project's home, and the chapters' numbers and tables, anew
+links: .venv/.ready ## write links, numbers of chapters and exercises, citations, install cells anew
 	@$(PY) -m tools.links
 
 format: .venv/.ready ## format code and notebooks as the tests want them
@@ -99,7 +99,7 @@ clean: ## remove what was built; .venv stays, and course/ with the grades
 	rm -rf _build .pytest_cache .ruff_cache
 
 # The environment: made once, and again when what it is made from changes.
-.venv/.ready: pyproject.toml $(CONSTRAINTS)
+.venv/.ready: pyproject.toml $(CONSTRAINTS) $(wildcard u2learn/version.py)
 	@if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; \
 	else set -- python3 python3.13 python3.12 python3.11 python3.10 python; fi; \
 	for python in "$$@"; do \

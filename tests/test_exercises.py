@@ -211,23 +211,25 @@ def test_the_first_cell_installs_the_release_and_updates_an_older_one(installed,
             raise importlib.metadata.PackageNotFoundError(name)
         return installed
 
-    def install(command):
+    def install(command, **_):
         run.append(command[-1])
-        return subprocess.CompletedProcess(command, 0 if tags or len(run) == 2 else 1)
+        return subprocess.CompletedProcess(command, 0 if tags or len(run) == 2 else 1, stderr="no such tag")
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(subprocess, "run", install)
-    exec(links.install_release("https://github.com/somebody/unets", "0.1.0"), {})
+    exec(links.install("https://github.com/somebody/unets", "0.1.0"), {})
     addresses = ["u2learn @ git+https://github.com/somebody/unets@v0.1.0"]
     assert run == [*addresses, "u2learn @ git+https://github.com/somebody/unets"][:commands]
 
 
-def test_where_nothing_can_be_installed_it_says_so(monkeypatch):
+def test_where_nothing_can_be_installed_it_says_so(monkeypatch, capsys):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.1")
-    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 1))
+    failed = subprocess.CompletedProcess("pip", 1, stderr="Could not resolve host: github.com")
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: failed)
     with pytest.raises(RuntimeError, match="could not be installed"):
-        exec(links.install_release("https://github.com/somebody/unets", "0.1.0"), {})
+        exec(links.install("https://github.com/somebody/unets", "0.1.0"), {})
+    assert "Could not resolve host" in capsys.readouterr().out
 
 
 def test_a_folder_of_ones_own_is_released_without_a_link_to_ours(tmp_path, monkeypatch, capsys):

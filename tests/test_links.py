@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pybtex.database
 import pytest
 from conftest import ROOT
 
-from tools import links, notebooks
+import u2learn
+from tools import links, notebooks, references
 
 HOME = links.repository(ROOT)
 N = 7  # the tool reads this file too, so no digit stands behind the word
@@ -63,10 +65,9 @@ def test_a_move_reaches_every_file(copy):
     assert "colab.research.google.com/github/Some-One/unets/blob/main/book/chapters" in (
         copy / "README.md"
     ).read_text(encoding="utf-8")
-    assert all(
-        "git+https://github.com/Some-One/unets" in p.read_text(encoding="utf-8")
-        for p in copy.glob("book/chapters/*.ipynb")
-    )
+    for path in copy.glob("book/chapters/*.ipynb"):
+        code = links.cells(path.read_text(encoding="utf-8"), "code")
+        assert f'RELEASE, HOME = "{u2learn.__version__}", "https://github.com/Some-One/unets"' in code
 
 
 @pytest.mark.parametrize("name", ["README.md", "book/index.md", "_config.yml", "CITATION.cff", "a chapter"])
@@ -91,7 +92,7 @@ def test_the_table_lists_the_chapters_in_order():
 def test_a_chapter_without_its_install_cell_is_refused(copy):
     path = next(copy.glob("book/chapters/*.ipynb"))
     path.write_text(
-        path.read_text(encoding="utf-8").replace("# u2learn: install", "# something else"), encoding="utf-8"
+        path.read_text(encoding="utf-8").replace("u2learn: install", "something else"), encoding="utf-8"
     )
     result = run(copy, "--check")
     assert result.returncode == 1
@@ -182,6 +183,26 @@ def test_a_chapter_that_goes_away_is_missed_by_those_who_point_to_it(copy):
             "needs a link",
         ),
         ("exercises/06-rsu/06-rsu.ipynb", f"Chapter {N}.", f"'Chapter {N}' needs a link"),
+        (
+            "README.md",
+            "[2020](https://doi.org/10.1/none)",
+            "https://doi.org/10.1/none is a paper, and no entry",
+        ),
+        (
+            "book/chapters/rsu.ipynb",
+            "[it](https://www.arxiv.org/abs/1)",
+            "arxiv.org/abs/1 is a paper, and no",
+        ),
+        (
+            "book/chapters/rsu.ipynb",
+            "[who](../back/nobody.md#a)",
+            "book/back/nobody.html#a) leads to no page",
+        ),
+        (
+            "exercises/06-rsu/06-rsu.ipynb",
+            f"[who]({links.site(HOME)}book/back/nobody.html)",
+            "leads to no page",
+        ),
         ("u2learn/losses.py", f"# chapter {N} derives it", f"'chapter {N}' stands in code"),
         ("tools/notebooks.py", f"# Chapters {N} and on", f"'Chapters {N}' stands in code"),
     ],
@@ -220,6 +241,171 @@ def test_a_chapter_says_what_is_built_in_it(copy):
     result = run(copy, "--check")
     assert result.returncode == 1
     assert "_toc.yml" in result.stderr and "book/chapters/unet" in result.stderr
+
+
+def test_exercises_are_numbered_by_their_chapter(longer):
+    chapters = longer / "book" / "chapters"
+    add(chapters / "heads.ipynb", "### Exercise. One more\n\nText.\n\n### Exercise 77.7. And one\n\nText.")
+    links.main([], longer)
+    for chapter in links.read_chapters(longer):
+        found = re.findall(r"^### Exercise (\S+)\. \S", prose(chapters / chapter.file), re.MULTILINE)
+        assert found == [f"{chapter.number}.{place}" for place in range(1, len(found) + 1)], chapter.file
+        assert len(found) >= 3 or chapter.file == "sideways.ipynb"
+    assert re.search(r"^### Exercise 10\.7\. And one$", prose(chapters / "heads.ipynb"), re.MULTILINE)
+
+
+def test_every_notebook_of_the_book_says_where_it_can_be_opened(copy):
+    """Below its title: in Colab, on the site, in how many minutes if that is known, and for which release."""
+    contents = copy / "_toc.yml"
+    text = contents.read_text(encoding="utf-8")
+    contents.write_text(text.replace("chapters/unet # ", "chapters/unet # 25 min: "), encoding="utf-8")
+    (copy / "u2learn/version.py").write_text('__version__ = "3.2.1"\n', encoding="utf-8")
+    (copy / "CHANGELOG.md").write_text("# Changelog\n\n## 3.2.1 (in work)\n\n## 0.1.0\n", encoding="utf-8")
+    links.main([], copy)
+    links.main(["--check"], copy)
+    for path in [*copy.glob("book/chapters/*.ipynb"), *copy.glob("book/labs/*.ipynb")]:
+        place = path.relative_to(copy).with_suffix("").as_posix()
+        title, empty, line, *_ = prose(path).splitlines()
+        assert title.startswith("# ") and empty == "" and line.count("<p") == line.count("</p>") == 1
+        assert line.startswith('<p class="u2-links">') and line.endswith("Written for U2Learn 3.2.1</p>")
+        assert f'google.com/github/{links.slug(HOME)}/blob/main/{place}.ipynb"' in line
+        assert f'"{links.site(HOME)}{place}.html"' in line
+        assert ("25 minutes" in line) == (path.stem == "unet") and line.count("minutes") <= 1
+        assert prose(path).count("u2-links") == 1
+    assert "| [The U](chapters/unet.ipynb) | `ULevel`, " in prose(copy / "book/index.md")
+
+
+def test_install_cells_changelog_and_package_agree_on_the_release():
+    assert links.release(ROOT) == u2learn.__version__
+    newest = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[0]
+    assert newest == u2learn.__version__
+    paths = [path for pattern in links.NOTEBOOKS for path in ROOT.glob(pattern)]
+    assert len(paths) > 30
+    for path in paths:
+        code = links.cells(path.read_text(encoding="utf-8"), "code")
+        assert code.startswith("# @title u2learn: install")
+        (cell,) = (
+            cell
+            for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+            if "remove-cell" in cell["metadata"].get("tags", []) and cell["cell_type"] == "code"
+        )
+        assert cell["metadata"]["cellView"] == "form", "Colab shows its title alone"
+        assert cell["metadata"]["jupyter"] == {"source_hidden": True}, "JupyterLab folds it"
+        assert code.count(f'RELEASE, HOME = "{u2learn.__version__}", "{HOME}"') == 1, path
+    assert max(map(len, links.install(HOME, "10.10.10").splitlines())) <= notebooks.WIDTH
+
+
+def test_another_release_in_the_changelog_is_named(copy):
+    path = copy / "CHANGELOG.md"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(f"## {u2learn.__version__}", "## 99.0.0"), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"CHANGELOG\.md: its first release should be that of u2learn"):
+        links.main(["--check"], copy)
+
+
+def test_a_link_to_a_page_of_the_book_becomes_its_address_on_the_site(copy):
+    """Colab opens no Markdown file; a link to another notebook stays as it is."""
+    add(copy / "book/chapters/heads.ipynb", "[a](../back/notation.md#x), [b](rsu.ipynb), [c](../index.md)")
+    add(copy / "book/back/glossary.md", "[a](notation.md)")
+    links.main([], copy)
+    site = links.site(HOME)
+    wanted = f"[a]({site}book/back/notation.html#x), [b](rsu.ipynb), [c]({site}book/index.html)"
+    assert wanted in prose(copy / "book/chapters/heads.ipynb")
+    assert "[a](notation.md)" in prose(copy / "book/back/glossary.md")
+
+
+# --- papers -------------------------------------------------------------------------------------------------
+
+PAPERS = references.read(ROOT)
+DOI = "https://doi.org/10.1016/j.patcog.2020.107404"
+
+
+def test_the_bibliography_is_read_as_bibtex_reads_it():
+    entries = pybtex.database.parse_file(str(ROOT / references.BIBLIOGRAPHY)).entries
+    assert {paper.key for paper in PAPERS} == set(entries) and len(PAPERS) > 90
+    for paper in PAPERS:
+        entry = entries[paper.key]
+        fields = {key.lower(): re.sub("[{}]", "", value) for key, value in entry.fields.items()}
+        assert fields == {key: value for key, value in paper.fields.items() if key != "author"}
+        families = [" ".join(person.prelast_names + person.last_names) for person in entry.persons["author"]]
+        assert paper.names.split(" et al.")[0].split(" and ")[0] == re.sub("[{}]", "", families[0])
+        assert paper.names.endswith(" et al.") == (len(families) > 2)
+
+
+def test_each_paper_has_an_address_of_its_own():
+    addresses = [address for paper in PAPERS for address in paper.addresses]
+    assert all(paper.addresses for paper in PAPERS) and len(set(addresses)) == len(addresses)
+    assert all(re.fullmatch(r"https://[^()\s]+", address) for address in addresses)
+    words = [paper.cited(in_sentence=False) for paper in PAPERS]
+    assert len(set(words)) == len(words), (
+        "two papers are cited alike: a letter behind the year tells them apart"
+    )
+
+
+def test_the_page_lists_every_paper_and_who_cites_it():
+    page = (ROOT / "book/back/bibliography.md").read_text(encoding="utf-8")
+    for paper in PAPERS:
+        (line,) = (
+            line for line in page.splitlines() if f"[{paper.fields['title']}]({paper.addresses[0]})" in line
+        )
+        assert f"({paper.fields['year']})" in line
+    (line,) = (line for line in page.splitlines() if DOI in line)
+    assert "Xuebin Qin, Zichen Zhang" in line and "Pattern Recognition 106, 107404. Cited in chapters" in line
+    cited = re.findall(r"\(\.\./chapters/([\w-]+)\.ipynb\)", line)
+    assert cited == [c.file[:-6] for c in links.read_chapters(ROOT) if f"]({DOI})" in prose(ROOT / c.path)]
+
+
+def test_every_citation_leads_to_the_bibliography():
+    """There are many. What the bibliography does not have is refused: see above."""
+    papers = references.by_address(PAPERS)
+    found = [
+        link
+        for pattern in (*links.MARKDOWN, *links.NOTEBOOKS)
+        for path in ROOT.glob(pattern)
+        for link in references.LINK.findall(prose(path))
+        if references.is_paper(link[1]) and path.name != "bibliography.md"
+    ]
+    assert len(found) > 250 and all(address in papers for _, address in found)
+    alike = [words for words, address in found if words == papers[address].cited(False)]
+    assert len(alike) > 200
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        (f"[]({DOI})", f"[Qin et al., 2020]({DOI})"),
+        (f"[2020]({DOI})", f"[Qin et al., 2020]({DOI})"),
+        (f"[(2020)]({DOI})", f"[Qin et al. (2020)]({DOI})"),
+        (f"[Quin, 2021]({DOI})", f"[Qin et al., 2020]({DOI})"),
+        (f"[Quin and others (2021)]({DOI})", f"[Qin et al. (2020)]({DOI})"),
+        (f"[the paper]({DOI})", f"[the paper]({DOI})"),
+        (f"[the net of 2020]({DOI})", f"[the net of 2020]({DOI})"),
+        ("[](https://arxiv.org/abs/2005.09007)", "[Qin et al., 2020](https://arxiv.org/abs/2005.09007)"),
+        ("[](https://arxiv.org/abs/1412.6980)", "[Kingma and Ba, 2015](https://arxiv.org/abs/1412.6980)"),
+        ("[](https://doi.org/10.2307/1932409)", "[Dice, 1945](https://doi.org/10.2307/1932409)"),
+    ],
+)
+def test_the_words_of_a_citation(typed, written):
+    papers = references.by_address(PAPERS)
+    assert references.worded(f"A {typed}.", papers) == f"A {written}."
+    assert references.worded(f"A {written}.", papers) == f"A {written}."
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        (
+            "@misc{nobody2020,\n  author = {No Body},\n  title = {None},\n  year = {2020}\n}",
+            "neither a doi nor",
+        ),
+        ("@misc{nobody2020,\n  author = {No Body},\n  url = {https://a.b}\n}", "has no title and no year"),
+        ("@misc{nobody2020, author = {No Body}}", "is not written as the others are"),
+    ],
+)
+def test_an_entry_that_nothing_can_link_to_is_refused(copy, entry, complaint):
+    add(copy / references.BIBLIOGRAPHY, entry)
+    with pytest.raises(SystemExit, match=complaint):
+        links.main(["--check"], copy)
 
 
 def add(path: Path, written: str, kind: str = "markdown") -> None:

@@ -2,10 +2,14 @@
 
 import ast
 import copy
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -47,8 +51,68 @@ def test_parts_of_a_chapter(path):
     assert "After this chapter you can" in text
     for heading in ("## Summary", "## Exercises", "## Sources"):
         assert text.count(heading) == 1, f"{heading!r} is there {text.count(heading)} times"
-    assert 3 <= text.count("{exercise}") == text.count("{solution}")
-    assert "**Assignment.** In [Assignment" in text and "(../back/students.md)" in text
+    assert 3 <= text.count("\n### Exercise ") == text.count("<summary>Solution</summary>")
+    assert len(solutions.exercises({"cells": prose})) == text.count("\n### Exercise ")
+    assert re.search(r"\n\*\*Assignment\.\*\* In \[Assignment \d\]\(https://\S+/back/students\.html\)", text)
+
+
+def name(path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", CHAPTERS + LABS, ids=lambda path: path.stem)
+def test_code_fits_into_the_column(path):
+    """Of a page that is 1280 pixels wide. What is done leaves the list of those that are LONGER."""
+    wide = notebooks.long_lines(path.read_text(encoding="utf-8"))
+    if name(path) in notebooks.LONGER:
+        assert wide, f"all lines fit: take {name(path)} off the list LONGER in tools/notebooks.py"
+    else:
+        assert wide == []
+
+
+def test_code_that_is_shown_from_the_package_fits_too():
+    wide = {}
+    for thing in (thing for path in CHAPTERS + LABS for thing in shown_from_the_package(path)):
+        width = max(map(len, textwrap.dedent(inspect.getsource(thing)).splitlines()))
+        if width > notebooks.WIDTH:
+            wide.setdefault(name(Path(inspect.getsourcefile(thing))), set()).add(thing.__qualname__)
+    still = {file for file in notebooks.LONGER if file.endswith(".py")}
+    assert {file: names for file, names in wide.items() if file not in still} == {}
+    assert still - wide.keys() == set(), "these fit: take them off the list LONGER in tools/notebooks.py"
+
+
+def shown_from_the_package(path) -> list:
+    """The arguments of all calls of show.source in a notebook, found without running it."""
+    names, found = {}, []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            tree = ast.parse("".join(cell["source"]))
+            for node in tree.body:
+                if isinstance(node, ast.Import | ast.ImportFrom) and "u2learn" in ast.unparse(node):
+                    exec(ast.unparse(node), names)
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "show.source":
+                    found += [eval(ast.unparse(argument), names) for argument in node.args]
+    return found
+
+
+def test_the_list_of_longer_files_names_files():
+    assert all((ROOT / file).exists() for file in notebooks.LONGER)
+
+
+@pytest.mark.parametrize(
+    ("cell", "wide"),
+    [
+        ({"cell_type": "code", "source": ["x = 1\n", "y" * 84]}, False),
+        ({"cell_type": "code", "source": ["x = 1\n", "y" * 85]}, True),
+        ({"cell_type": "markdown", "source": ["word " * 40]}, False),
+        ({"cell_type": "markdown", "source": ["```python\n", "y" * 84, "\n```"]}, False),
+        ({"cell_type": "markdown", "source": ["Text.\n\n```python\n", "y" * 85, "\n```"]}, True),
+    ],
+)
+def test_a_wide_line_is_found(cell, wide):
+    text = json.dumps({"cells": [{"id": "a-cell", **cell}]})
+    assert notebooks.long_lines(text) == ["cell 'a-cell' has a line of 85 characters, and 84 fit"] * wide
 
 
 def test_six_labs_hide_their_explanation():
@@ -73,7 +137,7 @@ def test_the_code_of_solutions_is_run(path):
     text = "\n".join("".join(c["source"]) for c in chapter["cells"] if c["cell_type"] == "markdown")
     shown, inside, fence = [], False, False
     for line in text.splitlines():
-        inside = line.startswith("````{solution}") or (inside and line != "````")
+        inside = line == "<summary>Solution</summary>" or (inside and line != "</details>")
         fence = line == "```python" or (fence and line != "```")
         if inside and fence and line != "```python":
             shown.append(line)
@@ -88,14 +152,12 @@ def test_no_verdict_is_typed_into_a_solution(path):
     assert solutions.unproved(json.loads(path.read_text(encoding="utf-8"))) == []
 
 
-EXERCISE = """```{exercise} One seed
-:label: one-seed
+EXERCISE = """### Exercise 7.1. One seed
 
 How often is one of 5 seeds of DRIVE, STARE and CHASE_DB1 within 0.30 points?
-```
 
-````{solution} one-seed
-:class: dropdown
+<details>
+<summary>Solution</summary>
 
 Under a normal law:
 
@@ -105,7 +167,8 @@ for dataset, share in shares.items():
 ```
 
 THE CONCLUSION
-````"""
+
+</details>"""
 
 
 @pytest.mark.parametrize(
@@ -119,7 +182,7 @@ THE CONCLUSION
         ("The share is 0.20 on STARE.", ""),
         ("On STARE that is 19.2 %, so about 19 % of the pairs of 5 seeds.", ""),
         ("A run that decides is the one that is printed; within 0.3 points.", ""),
-        ("Two runs of 10 say less than all: see `17` and {cite}`someone2019`.", "'less than'"),
+        ("Two of 10 say less than all: see `17` and [Some (2019)](https://doi.org/10.15).", "'less than'"),
     ],
 )
 def test_a_conclusion_must_come_out_of_the_code(conclusion, typed):

@@ -23,13 +23,20 @@ with open({log!r}, "a") as file:
     file.write({name!r} + "\\n")
 print(os.listdir(), os.environ["U2LEARN_PUBLISH"], os.environ["U2LEARN_BUDGET"])"""
 # What it says in words is not what it prints.
-CLAIM = """````{solution} how-many
+CLAIM = """### Exercise 7.1. How many
+
+Multiply.
+
+<details>
+<summary>Solution</summary>
+
 ```python
 print(6 * 7)
 ```
 
 It is 43.
-````"""
+
+</details>"""
 # Points the tools to another folder than the project's, before nbval begins.
 ELSEWHERE = """from pathlib import Path
 from tools import kernels, outputs

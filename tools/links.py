@@ -1,37 +1,48 @@
-"""Write every link to the project's home, and the numbers of the chapters, from their one source.
+"""Write what stands in many places from its one source: links, numbers, citations, install cells.
 
     python -m tools.links [--check]
 
-The home is `[project.urls] Repository` in pyproject.toml. The chapters are those of _toc.yml, in its order: a
-chapter's place there is its number in its title, in the tables of chapters, and in the text of every link
-such as [chapter N](metrics.ipynb). The assignments are those of exercises/release.
+- The home is `[project.urls] Repository` in pyproject.toml, the release that of u2learn/version.py: links,
+  badges, and the first code cell of each notebook, which installs the package.
+- The chapters are those of _toc.yml, in its order: a chapter's place there is its number in its title, in the
+  headings of its exercises, in the tables of chapters, and in the text of every link such as
+  [chapter N](metrics.ipynb). The assignments are those of exercises/release.
+- The papers are those of book/references.bib: the words of citations, and the page that lists the papers.
+- Notebooks are read on the site, in JupyterLab and on Colab. A link from one to another is relative, and
+  works in all three; one to a page that is no notebook becomes its address on the site.
+
 With --check nothing is written: the files that differ are named, and the exit status is 1. With or without,
-nothing is written where a link leads to no chapter, or where a chapter's number stands without a link.
+nothing is written where a link leads to no chapter, page or paper, or where a chapter's number has no link.
 """
 
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from urllib.parse import urlparse
 
-from tools import notebooks
+from tools import notebooks, references
+from tools.references import LINK, Paper
 from tools.settle import settle
 
 ROOT = Path(__file__).resolve().parents[1]
 BRANCH = "main"
 BADGE = "![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)"
-INSTALL_MARK = "# u2learn: install"
-CHAPTER = re.compile(r"- file: book/chapters/(\S+)(?: # (.+))?")
+INSTALL_MARK = "u2learn: install"
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # by Colab, by JupyterLab
+CHAPTER = re.compile(r"- file: book/chapters/(\S+)(?: # (?:(\d+) min: )?(.+))?")
 TITLE = re.compile(r"# (?:\d+\. )?(.+)")
 ASSIGNMENT = re.compile(r"# Assignment (\d+)\. (.+)")
-LINK = re.compile(r"\[([^][]*)\]\(([^()\s]+)\)")
+EXERCISE = re.compile(r"^### Exercise(?: \d+\.\d+)?\. ", re.MULTILINE)
+HEAD = re.compile(r'\s*<p class="u2-links">.*?</p>\s*', re.DOTALL)
+RELEASE = re.compile(r"^## (\d\S*)", re.MULTILINE)
 ON_THE_SITE = re.compile(r"https://\S+/book/chapters/([^/\s]+)\.html")
-PAGE = re.compile(r"https://[\w.-]+\.github\.io/[\w.-]+/(book/[^)\s]+\.html)")
-IN_COLAB = re.compile(r"https://colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/[\w.-]+/([^)\s]+)")
+PAGE = re.compile(r'https://[\w.-]+\.github\.io/[\w.-]+/(book/[^)"\s#]+\.html)')
+IN_COLAB = re.compile(r'https://colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/[\w.-]+/([^)"\s]+)')
 LINKED_NUMBER = re.compile(r"\b([Cc]hapter\s+)\d+")
 NUMBER = re.compile(r"\b[Cc]hapters?(?:[ \t]*\n)?[ \t]*\d+")
 MARKDOWN = ("*.md", "book/**/*.md")
@@ -50,6 +61,8 @@ def wanted(root: Path) -> dict[Path, str]:
     """The files that may hold a link to the home or a chapter's number, each with the text wanted."""
     home = repository(root)
     chapters = read_chapters(root)
+    papers = references.read(root)
+    known = references.by_address(papers)
     texts = {path: path.read_text(encoding="utf-8") for path in files(root, *MARKDOWN)}
 
     def write(name: str, marker: str, content: str) -> None:
@@ -61,10 +74,12 @@ def wanted(root: Path) -> dict[Path, str]:
     write("book/index.md", "start", start(home))
     write("book/index.md", "chapters", book_table(chapters))
     write("book/back/students.md", "exercises", exercise_table(root))
-    texts = {path: numbered(text, path, root, chapters) for path, text in texts.items()}
-
+    texts = {
+        path: references.worded(numbered(text, path, root, chapters), known) for path, text in texts.items()
+    }
     for path in files(root, *NOTEBOOKS):
-        texts[path] = notebook(path, root, chapters)
+        texts[path] = notebook(path, root, chapters, known)
+    write("book/back/bibliography.md", "bibliography", references.page(papers, cited(root, chapters, known)))
 
     for name, key, link in (
         ("_config.yml", "  url", home),
@@ -78,15 +93,20 @@ def wanted(root: Path) -> dict[Path, str]:
 
 
 def mistakes(root: Path, texts: dict[Path, str]) -> Iterator[str]:
-    """Links to chapters that do not exist, and chapters' numbers without a link: a sentence each."""
+    """Links that lead nowhere, chapters' numbers without a link, another release: a sentence each."""
     known = {chapter.file for chapter in read_chapters(root)}
+    papers = references.by_address(references.read(root))
     for path, text in texts.items():
         if path.suffix == ".ipynb":
             yield from mistakes_in_code(cells(text, "code"), path, root)
             text = cells(text, "markdown")
         yield from mistakes_in_prose(text, path, root, known)
+        yield from lost_links(text, path, root, papers)
     for path in files(root, *(f"{folder}/**/*.py" for folder in CODE)):
         yield from mistakes_in_code(path.read_text(encoding="utf-8"), path, root)
+    newest = RELEASE.search((root / "CHANGELOG.md").read_text(encoding="utf-8"))
+    if not newest or newest[1] != release(root):
+        yield f"CHANGELOG.md: its first release should be that of u2learn/version.py, {release(root)}."
 
 
 def mistakes_in_prose(text: str, path: Path, root: Path, known: set[str]) -> Iterator[str]:
@@ -99,6 +119,18 @@ def mistakes_in_prose(text: str, path: Path, root: Path, known: set[str]) -> Ite
             yield f"{name}: the link {link[0]} leads to no chapter of _toc.yml."
     for number in NUMBER.findall(unlinked):
         yield f"{name}: {number!r} needs a link to that chapter's file; its number is then written for you."
+
+
+def lost_links(text: str, path: Path, root: Path, papers: Mapping[str, Paper]) -> Iterator[str]:
+    """Links to papers that are not in the bibliography, and to pages that the book does not have."""
+    name = path.relative_to(root).as_posix()
+    for link in LINK.finditer(text):
+        if references.is_paper(link[2]) and link[2].partition("#")[0] not in papers:
+            yield f"{name}: {link[2]} is a paper, and no entry of {references.BIBLIOGRAPHY} has this address."
+        page = PAGE.match(link[2])
+        source = root / page[1] if page and not page[1].startswith("book/chapters/") else None
+        if source and not any(source.with_suffix(suffix).exists() for suffix in (".md", ".ipynb")):
+            yield f"{name}: the link {link[0]} leads to no page of the book."
 
 
 def mistakes_in_code(text: str, path: Path, root: Path) -> Iterator[str]:
@@ -141,6 +173,7 @@ class Chapter:
     title: str
     file: str  # "unet.ipynb"
     builds: str
+    minutes: str  # that it takes, "" if nobody measured it
 
     @property
     def path(self) -> str:
@@ -154,7 +187,7 @@ def read_chapters(root: Path) -> list[Chapter]:
     return [read_chapter(root, number, *names) for number, names in enumerate(found, start=1)]
 
 
-def read_chapter(root: Path, number: int, name: str, builds: str) -> Chapter:
+def read_chapter(root: Path, number: int, name: str, minutes: str, builds: str) -> Chapter:
     path = root / "book" / "chapters" / f"{name}.ipynb"
     if not path.exists():
         sys.exit(f"_toc.yml names book/chapters/{name}, but there is no {name}.ipynb.")
@@ -164,7 +197,7 @@ def read_chapter(root: Path, number: int, name: str, builds: str) -> Chapter:
     title = TITLE.match(first)
     if not title:
         sys.exit(f"{path.name} should open with a title like '# The U', not with {first[:40]!r}.")
-    return Chapter(number, title[1], path.name, builds)
+    return Chapter(number, title[1], path.name, builds, minutes)
 
 
 def numbered(text: str, path: Path, root: Path, chapters: list[Chapter]) -> str:
@@ -193,23 +226,77 @@ def chapter_file(target: str, path: Path, root: Path) -> str | None:
     return file.name if is_chapter else None
 
 
-def notebook(path: Path, root: Path, chapters: list[Chapter]) -> str:
-    """The notebook with its numbers, and a first code cell that installs the package if it is missing."""
+def cited(root: Path, chapters: list[Chapter], papers: Mapping[str, Paper]) -> dict[str, list[str]]:
+    """Links to the chapters that cite a paper, for the bibliography; by the paper's key."""
+    found: dict[str, list[str]] = {}
+    for chapter in chapters:
+        text = cells((root / chapter.path).read_text(encoding="utf-8"), "markdown")
+        keys = {papers[link[2]].key for link in LINK.finditer(text) if link[2] in papers}
+        for key in keys:
+            found.setdefault(key, []).append(f"[{chapter.number}](../chapters/{chapter.file})")
+    return found
+
+
+def notebook(path: Path, root: Path, chapters: list[Chapter], papers: Mapping[str, Paper]) -> str:
+    """The notebook with its numbers, links and citations, and a first code cell that installs the package."""
     text = path.read_text(encoding="utf-8")
     content = json.loads(text)
+    chapter = next((chapter for chapter in chapters if root / chapter.path == path), None)
+    number = count(1)
     for cell in content["cells"]:
         if cell["cell_type"] == "markdown":
-            prose = numbered("".join(cell["source"]), path, root, chapters)
-            prose = PAGE.sub(lambda page: site(repository(root)) + page[1], prose)
+            prose = references.worded(numbered("".join(cell["source"]), path, root, chapters), papers)
+            prose = on_the_site(prose, path, root)
+            if chapter:
+                prose = EXERCISE.sub(lambda _: f"### Exercise {chapter.number}.{next(number)}. ", prose)
             set_source(cell, IN_COLAB.sub(lambda page: colab(root, page[1]), prose))
-    titles = {root / chapter.path: f"# {chapter.number}. {chapter.title}" for chapter in chapters}
-    if path in titles:
-        first = content["cells"][0]
-        set_source(first, TITLE.sub(lambda _: titles[path], "".join(first["source"]), count=1))
-    graded = path.is_relative_to(root / "exercises")
-    code = install_release(repository(root), release(root)) if graded else install(repository(root))
-    set_source(install_cell(content, path), code)
+    first = content["cells"][0]
+    if chapter:
+        title = f"# {chapter.number}. {chapter.title}"
+        set_source(first, TITLE.sub(lambda _: title, "".join(first["source"]), count=1))
+    if path.is_relative_to(root / "book"):
+        set_source(first, with_head("".join(first["source"]), head(path, root, chapter)))
+    cell = install_cell(content, path)
+    cell["metadata"] |= FOLDED
+    set_source(cell, install(repository(root), release(root)))
     return text if content == json.loads(text) else notebooks.dump(content)
+
+
+def on_the_site(text: str, path: Path, root: Path) -> str:
+    """The prose of a notebook, with links to the book's other pages as addresses on the site.
+
+    Neither Colab nor JupyterLab shows a page's Markdown as the site does. On the site these links become
+    relative again (book/_ext/u2_links.py).
+    """
+    home = site(repository(root))
+
+    def mended(link: re.Match[str]) -> str:
+        address, hash, anchor = link[2].partition("#")
+        file = Path(os.path.normpath(path.parent / address))
+        if urlparse(address).scheme or file.suffix != ".md" or not file.is_relative_to(root / "book"):
+            return link[0]
+        page = file.relative_to(root).with_suffix(".html").as_posix()
+        return f"[{link[1]}]({home}{page}{hash}{anchor})"
+
+    return PAGE.sub(lambda page: home + page[1], LINK.sub(mended, text))
+
+
+def head(path: Path, root: Path, chapter: Chapter | None) -> str:
+    """The line below a notebook's title. One block of HTML: the site hides it by its class."""
+    name = path.relative_to(root)
+    parts = [
+        f'<a href="{colab(root, name.as_posix())}">Open in Colab</a>',
+        f'<a href="{site(repository(root))}{name.with_suffix(".html").as_posix()}">Read on the site</a>',
+        *([f"{chapter.minutes} minutes"] if chapter and chapter.minutes else []),
+        f"Written for U2Learn {release(root)}",
+    ]
+    return f'<p class="u2-links">{" · ".join(parts)}</p>'
+
+
+def with_head(text: str, line: str) -> str:
+    """The first cell of a notebook with the line below its title, in place of an older one."""
+    title, _, prose = HEAD.sub("\n\n", text, count=1).partition("\n")
+    return f"{title}\n\n{line}\n\n{prose.strip()}".rstrip()
 
 
 def set_source(cell: dict, source: str) -> None:
@@ -218,10 +305,10 @@ def set_source(cell: dict, source: str) -> None:
 
 def install_cell(notebook: dict, path: Path) -> dict:
     cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
-    marked = "".join(cell["source"]).startswith(INSTALL_MARK)
+    marked = INSTALL_MARK in "".join(cell["source"]).partition("\n")[0]
     if not marked or "remove-cell" not in cell["metadata"].get("tags", []):
         sys.exit(
-            f"{path.name}: the first code cell needs '{INSTALL_MARK}' as first line and the tag remove-cell."
+            f"{path.name}: the first code cell needs the tag remove-cell and, first, '# {INSTALL_MARK}'."
         )
     return cell
 
@@ -242,20 +329,9 @@ def set_key(text: str, key: str, link: str, path: Path) -> str:
     return text
 
 
-def install(home: str) -> str:
-    return f"""{INSTALL_MARK}
-import importlib.util
-import subprocess
-import sys
-
-if importlib.util.find_spec("u2learn") is None:
-    packages = ["einops", "torchinfo", "u2learn @ git+{home}"]
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", *packages], check=True)"""
-
-
-def install_release(home: str, release: str) -> str:
-    """The first cell of an assignment: the package as it was when the assignment was made, or a newer one."""
-    return f"""{INSTALL_MARK}
+def install(home: str, release: str) -> str:
+    """The first code cell of a notebook: the package of the notebook's release, if no newer one is there."""
+    return f"""# @title {INSTALL_MARK}
 import importlib.metadata
 import importlib.util
 import re
@@ -271,19 +347,22 @@ def numbers(version):
 
 try:
     found = importlib.metadata.version("u2learn")
-except importlib.metadata.PackageNotFoundError:
-    found = RELEASE if importlib.util.find_spec("u2learn") else "0"  # run from its source, or not there
+except importlib.metadata.PackageNotFoundError:  # run from its source, or not there
+    found = RELEASE if importlib.util.find_spec("u2learn") else "0"
 if numbers(found) < numbers(RELEASE):
-    for source in (f"{{HOME}}@v{{RELEASE}}", HOME):  # the newest, where the release has no tag
+    for source in (f"{{HOME}}@v{{RELEASE}}", HOME):  # the newest, if it has no tag
         packages = ["einops", "torchinfo", f"u2learn @ git+{{source}}"]
-        if subprocess.run([sys.executable, "-m", "pip", "install", "-qU", *packages]).returncode == 0:
+        command = [sys.executable, "-m", "pip", "install", "-qU", *packages]
+        pip = subprocess.run(command, capture_output=True, text=True)
+        if pip.returncode == 0:
             break
     else:
-        raise RuntimeError("u2learn could not be installed: see above why; often there is no network.")"""
+        print(pip.stderr)
+        raise RuntimeError("u2learn could not be installed: is there a network?")"""
 
 
 def release(root: Path) -> str:
-    """The package's version, which is the assignments' release too, as "0.1.0"."""
+    """The package's version, as "0.1.0": the release for which the notebooks are written."""
     text = (root / "u2learn" / "version.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "([^"]+)"$', text, re.M)
     if not found:

@@ -2,7 +2,7 @@
 
     python -m tools.solutions
 
-On a page a solution is text behind a toggle, which nothing would run. `make test` runs these copies, in
+A solution is text that is folded, which nothing would run. `make test` runs these copies, in
 _build/solved, in place of the chapters. What the text of a solution claims about its own code must come out
 of that code: `unproved` finds what does not.
 """
@@ -10,13 +10,19 @@ of that code: `unproved` finds what does not.
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tools.notebooks import ROOT, dump
+from tools.references import LINK
 
 SOLVED = ROOT / "_build" / "solved"
-EXERCISE = re.compile(r"^(`{3,})\{exercise\}[^\n]*\n:label: ([\w-]+)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
-SOLUTION = re.compile(r"^(`{3,})\{solution\} ([\w-]+)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
+# A heading, the text, and the answer in <details>; no other heading of a chapter stands in between.
+EXERCISE = re.compile(
+    r"^### Exercise(?: \d+\.\d+)?\. (?P<title>[^\n]+)\n(?P<text>(?:(?!^##).)*?)"
+    r"^<details>\n<summary>Solution</summary>\n(?P<answer>.*?)^</details>$",
+    re.MULTILINE | re.DOTALL,
+)
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STRING = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'")
 NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?")
@@ -29,12 +35,29 @@ VERDICT = re.compile(
 )
 # Solutions with such words that no run could refute, and why.
 REASONED = {
-    "ch3-unpool": "a count: the map has one number in a cell of four",
-    "ch6-focal": "the loss of a sure pixel is multiplied by nearly nothing: a formula",
-    "ch6-soft-iou": "Dice and IoU of one pair of masks rank alike: a formula",
-    "ch14-orders": "a mean of maxima is not below the maximum of the mean",
-    "ch18-suspicious": "IoU = Dice / (2 - Dice) is not above Dice",
+    "unpooling-in-place-of-skips": "a count: the map has one number in a cell of four",
+    "focal-loss": "the loss of a sure pixel is multiplied by nearly nothing: a formula",
+    "iou-as-a-loss": "Dice and IoU of one pair of masks rank alike: a formula",
+    "the-third-order": "a mean of maxima is not below the maximum of the mean",
+    "a-suspicious-row": "IoU = Dice / (2 - Dice) is not above Dice",
 }
+
+
+@dataclass(frozen=True)
+class Exercise:
+    title: str
+    text: str
+    answer: str
+
+    @property
+    def name(self) -> str:
+        """As "how-many-seeds": what the cells with its solution are called."""
+        return re.sub("[^a-z0-9]+", "-", re.sub("['’]", "", self.title.lower())).strip("-")
+
+    @property
+    def code(self) -> list[str]:
+        """The pieces of Python in the answer."""
+        return CODE.findall(self.answer)
 
 
 def solved(notebook: dict) -> dict:
@@ -43,15 +66,19 @@ def solved(notebook: dict) -> dict:
         {
             "cell_type": "code",
             "execution_count": None,
-            "id": f"{solution[2]}-{number}",
+            "id": f"{exercise.name}-{number}",
             "metadata": {},
             "outputs": [],
             "source": code,
         }
-        for solution in SOLUTION.finditer(prose(notebook))
-        for number, code in enumerate(CODE.findall(solution[3]), start=1)
+        for exercise in exercises(notebook)
+        for number, code in enumerate(exercise.code, start=1)
     ]
     return {**notebook, "cells": notebook["cells"] + cells}
+
+
+def exercises(notebook: dict) -> list[Exercise]:
+    return [Exercise(**match.groupdict()) for match in EXERCISE.finditer(prose(notebook))]
 
 
 def prose(notebook: dict) -> str:
@@ -74,20 +101,19 @@ def unproved(notebook: dict, said: Mapping[str, str] | None = None) -> list[str]
     rounding, unless it stands in the exercise or the code; numbers are looked at if `said` has what the cells
     of `solved` printed, by their ids.
     """
-    text, found = prose(notebook), []
-    exercises = {match[2]: match[3] for match in EXERCISE.finditer(text)}
-    for solution in SOLUTION.finditer(text):
-        label, pieces = solution[2], CODE.findall(solution[3])
+    found = []
+    for exercise in exercises(notebook):
+        name, pieces = exercise.name, exercise.code
         if not pieces:
             continue
         code = "\n".join(pieces)
-        own = [said.get(f"{label}-{i}", "") for i in range(1, len(pieces) + 1)] if said else []
+        own = [said.get(f"{name}-{i}", "") for i in range(1, len(pieces) + 1)] if said else []
         shown = "\n".join([*STRING.findall(code), *own]).lower()
-        words = CODE.sub("", solution[3]).replace(":class: dropdown", "")
-        known = [value for _, value in numbers("\n".join([exercises.get(label, ""), code, *own]))]
+        words = LINK.sub("", CODE.sub("", exercise.answer))
+        known = [value for _, value in numbers("\n".join([exercise.text, code, *own]))]
         for sentence in SENTENCE.split(" ".join(words.split())):
             claims = [m[0] for m in VERDICT.finditer(sentence) if m[0].lower() not in shown]
-            typed = [] if label in REASONED else claims
+            typed = [] if name in REASONED else claims
             if said:
                 plain = re.sub(r"`[^`]*`", "", sentence)
                 typed += [
@@ -95,7 +121,7 @@ def unproved(notebook: dict, said: Mapping[str, str] | None = None) -> list[str]
                     for digits, value in numbers(plain)
                     if value > COUNTED and not any(rounds_to(other, digits) for other in known)
                 ]
-            found += [f"{label}: {it!r} is typed, and its code does not print it: {sentence}" for it in typed]
+            found += [f"{name}: {it!r} is typed, and its code does not print it: {sentence}" for it in typed]
     return found
 
 
