@@ -139,7 +139,7 @@ def s_measure(pred: Array, mask: Array) -> float:
     objects = share * _evenness(pred[mask]) + (1 - share) * _evenness(1 - pred[~mask])
     y, x = (int(centre) + 1 for centre in np.argwhere(mask).mean(0).round())
     windows = [np.s_[:y, :x], np.s_[:y, x:], np.s_[y:, :x], np.s_[y:, x:]]
-    regions = sum(pred[w].size * _similarity(pred[w], mask[w]) for w in windows if pred[w].size) / pred.size
+    regions = sum(pred[w].size * similarity(pred[w], mask[w]) for w in windows if pred[w].size) / pred.size
     return max(0.0, (objects + regions) / 2)
 
 
@@ -148,7 +148,7 @@ def _evenness(values: Array) -> float:
     return 2 * mean / (mean**2 + 1 + spread + EPS)
 
 
-def _similarity(pred: Array, mask: Array) -> float:
+def similarity(pred: Array, mask: Array) -> float:
     """Structural similarity of a window, without the constants of Wang et al. (2004)."""
     x, y, n = pred.mean(), mask.mean(), pred.size - 1 + EPS
     spread = (((pred - x) ** 2).sum() + ((mask - y) ** 2).sum()) / n

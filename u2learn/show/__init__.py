@@ -1,9 +1,10 @@
-"""The pictures, tables and widgets of the book.
+"""The pictures, diagrams, tables and widgets of the book.
 
 A helper returns what it shows, and the last line of a cell displays it. matplotlib, IPython and ipywidgets
 are imported when a helper is called, never before.
 """
 
+from u2learn.show import diagrams
 from u2learn.show.book import budget, publishing, source
 from u2learn.show.classes import class_colours, class_legend, class_table, confusion_picture
 from u2learn.show.curves import following, precision_recall, training_curve
@@ -29,6 +30,7 @@ __all__ = [
     "class_legend",
     "class_table",
     "confusion_picture",
+    "diagrams",
     "draw",
     "explore",
     "feature_grid",

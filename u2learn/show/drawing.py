@@ -12,7 +12,7 @@ from torch import nn
 from u2learn.models.conv import parameters as count
 from u2learn.pixels import Size
 from u2learn.show.canvas import GREY, Pen, short_count, width
-from u2learn.show.module_tree import Box, Diagram, Head, Level, U, measure
+from u2learn.show.module_tree import Box, Head, Level, Outline, U, measure
 from u2learn.show.palette import COLOURS
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def draw(
     return pen.figure(title)
 
 
-def _rows(pen: Pen, diagram: Diagram) -> list[float]:
+def _rows(pen: Pen, diagram: Outline) -> list[float]:
     """The height of the middle of each row, shared by all U's: level 0 at 0, the bottom last."""
     depth = max(len(u.levels) for u in diagram.us)
     tall = [0.0] * (depth + 1)
@@ -70,7 +70,7 @@ def _rows(pen: Pen, diagram: Diagram) -> list[float]:
     return rows
 
 
-def _row_labels(pen: Pen, diagram: Diagram, rows: list[float]) -> None:
+def _row_labels(pen: Pen, diagram: Outline, rows: list[float]) -> None:
     deepest = max(diagram.us, key=lambda u: len(u.levels))
     for y, box in zip(rows, [*(level.encode for level in deepest.levels), deepest.bottom], strict=True):
         pen.text(-0.2, y + 0.08, _scale(box.size, diagram.size), 10, ha="right")

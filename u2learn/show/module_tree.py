@@ -55,14 +55,14 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Diagram:
+class Outline:
     channels: int
     size: Size
     us: list[U] = field(default_factory=list)
     heads: list[Head] = field(default_factory=list)
 
 
-def measure(model: nn.Module, size: Size = (584, 565)) -> Diagram:
+def measure(model: nn.Module, size: Size = (584, 565)) -> Outline:
     """Every level's channels and sizes, from forward passes that compute shapes and no numbers.
 
     The model runs in training mode, as only then its auxiliaries speak, and in evaluation mode to know which
@@ -73,13 +73,16 @@ def measure(model: nn.Module, size: Size = (584, 565)) -> Diagram:
     """
     if not any(isinstance(m, ULevel) for m in model.modules()):
         raise ValueError(f"draw() follows the ULevels of a model, and {type(model).__name__} has none.")
-    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    evaluating = _run(model, channels, size, training=False)
-    us, heads = _parts(model, _run(model, channels, size, training=True), evaluating)
-    return Diagram(channels, size, us, heads)
+    us, heads = _parts(model, run(model, size, training=True), evaluating=run(model, size))
+    return Outline(in_channels(model), size, us, heads)
 
 
-def _run(model: nn.Module, channels: int, size: Size, training: bool) -> Record:
+def in_channels(model: nn.Module) -> int:
+    """How many channels the first convolution of a model reads."""
+    return next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+
+
+def run(model: nn.Module, size: Size, training: bool = False) -> Record:
     """What goes in and out of every module, on the meta device: shapes are computed, numbers are not."""
     record: Record = {}
 
@@ -94,7 +97,7 @@ def _run(model: nn.Module, channels: int, size: Size, training: bool) -> Record:
         shapes = {name: torch.empty_like(t, device="meta") for name, t in named.items()}
         dtype = next((p.dtype for p in model.parameters()), torch.float32)
         with torch.no_grad(), torch.device("meta"):
-            functional_call(model, shapes, (torch.empty(2, channels, *size, dtype=dtype),))
+            functional_call(model, shapes, (torch.empty(2, in_channels(model), *size, dtype=dtype),))
     finally:
         for hook in hooks:
             hook.remove()

@@ -23,6 +23,17 @@ COLOURS = {
     "accent": "#E69F00",
     "grey": "#6E6E6E",
 }
+# The same roles for lines and words, (on white, on dark): each has a contrast of 4.5 to its page and more.
+INKS = {
+    "image": ("#5B6770", "#9AA7B2"),
+    "encoder": ("#0072B2", "#56B4E9"),
+    "decoder": ("#007A5A", "#2FC596"),
+    "bottleneck": ("#A6467F", "#DE9CC2"),
+    "skip": ("#66727C", "#93A1AD"),
+    "false_alarm": ("#BF4D00", "#FF8F55"),
+    "accent": ("#8F6000", "#F0B440"),
+    "grey": ("#65696E", "#A6ACB3"),
+}
 WIDTH = 6.8  # inches: the column of the book, and its text is still legible on a phone
 LINES = [COLOURS[role] for role in ("encoder", "false_alarm", "decoder", "bottleneck", "accent", "hit")]
 

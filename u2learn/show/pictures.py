@@ -191,7 +191,7 @@ def kernel_picture(
                 axis.text(
                     column + 0.5,
                     row + 0.5,
-                    _short(value),
+                    short_number(value),
                     ha="center",
                     va="center",
                     fontsize=max(5.0, min(11.0, cell * 21)),
@@ -206,7 +206,7 @@ def _numbers(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
-def _short(value: float) -> str:
+def short_number(value: float) -> str:
     """A number with at most two decimals and no more than it needs: 3, \N{MINUS SIGN}1, 0.5, 0.11."""
     text = f"{float(value):.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text.replace("-", "\N{MINUS SIGN}")
