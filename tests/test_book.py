@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT
 
 import u2learn
+from tools import links
 from tools.browser import pages
 
 pytestmark = pytest.mark.site
@@ -40,10 +41,19 @@ def test_exercises_carry_the_number_of_their_chapter(site):
     for path in chapter_pages(site):
         html = path.read_text(encoding="utf-8")
         chapter = int(re.findall(r"<h1>(\d+)\. ", html)[0])
-        found = re.findall(r'caption-number">Exercise (\d+)\.(\d+)', html)
-        assert len(found) >= 3, path.name
+        found = re.findall(r"<h3>Exercise (\d+)\.(\d+)\. ", html)
+        assert 3 <= len(found) == html.count("<summary>Solution</summary>"), path.name
         wanted = [(chapter, place) for place in range(1, len(found) + 1)]
         assert [(int(first), int(second)) for first, second in found] == wanted, path.name
+
+
+def test_notebooks_link_to_the_pages_beside_them(site):
+    """In a notebook these links are addresses on the web; only the line for Colab keeps its own."""
+    home = links.site(links.repository(ROOT))
+    for path in chapter_pages(site):
+        html = re.sub(r'<p class="u2-links">.*?</p>', "", path.read_text(encoding="utf-8"))
+        assert f'href="{home}book/' not in re.sub(r"<link[^>]*>", "", html), path.name
+        assert 'href="../back/students.html"' in html, path.name
 
 
 def test_tables_that_a_cell_prints_are_tables(site):

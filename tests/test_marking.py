@@ -181,7 +181,7 @@ def test_it_listens_to_this_computer_alone_and_bounds_what_it_reads(server, book
 
 def test_the_overview_says_what_waits(server, book):
     page = ask(server, f"/{server.token}/")[1]
-    assert f"{NAME}: 3 of 3 wait" in page and "the work has changed since it was marked" in page
+    assert f"{NAME}: 3 of 3 wait" in page and "changed since it was marked" in page
     assert quote("bob & co", safe="").replace("%20", "+") in page
 
 

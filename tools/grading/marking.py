@@ -35,7 +35,8 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 84rem; padding: 0 1.2rem 2rem;
        color: var(--ink); background: var(--back); }
 a { color: var(--link); }
-h1 { font-size: 1.4rem; margin: .6rem 0 0; } h2 { font-size: 1.05rem; margin: 1rem 0 .3rem; }
+h1 { font-size: 1.4rem; margin: .6rem 0 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.05rem; margin: 1rem 0 .3rem; }
 .sides { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 1.5rem; }
 @media (max-width: 60rem) { .sides { grid-template-columns: minmax(0, 1fr); } }
 pre { font: inherit; white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); margin: 0;
@@ -50,6 +51,7 @@ button { font: inherit; padding: .35rem .9rem; margin: .5rem .6rem 0 0; }
 nav a { margin-right: 1rem; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .2rem .8rem .2rem 0;
         border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
+th, td.short { white-space: nowrap; }
 :focus-visible { outline: 3px solid #1a73e8; outline-offset: 1px; }
 """
 SCRIPT = """
@@ -139,13 +141,14 @@ class Marking:
         here = Item(one, line)
         done = sum(not item.open for item in items)
         title = f"{line.what}: {one.name or one.student}"
+        work = answered(assignment, here)
+        left, right = (asked(assignment, line), work) if line.is_words else (work, "")
         return page(
             title,
             f"<header><h1>{html.escape(title)}</h1><p>{html.escape(assignment.title)}. "
             f"{done} of {len(items)} are marked.</p>{links(name, items, here)}</header><main class='sides'>"
-            f"<section>{asked(assignment, line)}{found_by_the_grader(name, one)}</section>"
-            f"<section>{answered(assignment, here)}{form(name, here, typed, wrong)}{told(history)}</section>"
-            "</main>",
+            f"<section>{left}</section><section>{right}{form(name, here, typed, wrong)}{told(history)}"
+            f"{found_by_the_grader(name, one)}</section></main>",
         )
 
     def enter(self, fields: dict[str, str]) -> str:
@@ -191,11 +194,11 @@ def page(title: str, body: str) -> str:
 
 
 def row(name: str, item: Item) -> str:
-    note = "the work has changed since it was marked" if item.line.outdated else ""
+    note = "changed since it was marked" if item.line.outdated else ""
     who = html.escape(item.one.name or item.one.student)
     return (
-        f"<tr><td><a href='{address(name, item)}'>{who}</a></td><td>{item.line.what}</td>"
-        f"<td>{earned(item.line)}</td><td>{note}</td></tr>"
+        f"<tr><td><a href='{address(name, item)}'>{who}</a></td><td class='short'>{item.line.what}</td>"
+        f"<td class='short'>{earned(item.line)}</td><td>{note}</td></tr>"
     )
 
 
@@ -210,12 +213,10 @@ def links(name: str, items: list[Item], here: Item) -> str:
 
 
 def asked(assignment: Assignment, line: Line) -> str:
-    """The question and what a good answer holds; for code there is nothing to say here."""
-    if not line.is_words:
-        return ""
+    """The question, and what a good answer holds."""
     rubric = assignment.rubric.get(line.verdict.part, "")
     return (
-        f"<h2>Question</h2><pre>{html.escape(question_of(assignment, line.verdict.part))}</pre>"
+        f"<h2>Question</h2><pre>{html.escape(question_of(assignment, line.verdict.part).lstrip('# '))}</pre>"
         f"<h2>What a good answer holds</h2><pre>{html.escape(rubric)}</pre>"
     )
 
@@ -223,8 +224,8 @@ def asked(assignment: Assignment, line: Line) -> str:
 def found_by_the_grader(name: str, one: Graded) -> str:
     """What each test of the student gave; from here its points can be changed."""
     rows = [
-        f"<tr><td><a href='{address(name, Item(one, line))}'>{line.what}</a></td>"
-        f"<td>{earned(line)}</td><td>{html.escape(line.verdict.says[:300])}</td></tr>"
+        f"<tr><td class='short'><a href='{address(name, Item(one, line))}'>{line.what}</a></td>"
+        f"<td class='short'>{earned(line)}</td><td>{html.escape(line.verdict.says[:300])}</td></tr>"
         for line in one.lines
     ]
     head = "<tr><th>Test</th><th>Points</th><th>The grader says</th></tr>"
@@ -285,7 +286,7 @@ def told(history: list[Entry]) -> str:
     if not history:
         return ""
     rows = [
-        f"<tr><td>{e.time[:16]}</td><td>{shown(e.points) or '-'}</td>"
+        f"<tr><td>{e.time[:16].replace('T', ' ')}</td><td>{shown(e.points) or '-'}</td>"
         f"<td>{html.escape(e.comment)}</td><td>{html.escape(e.source)}</td></tr>"
         for e in reversed(history)
     ]

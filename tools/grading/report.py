@@ -132,7 +132,8 @@ def of_part(assignment: Assignment, part: str, one: Graded) -> list[str]:
     """One part of the page: what each test and each person says, then what the student wrote."""
     mine = [line for line in one.lines if line.verdict.part == part]
     earned = shown(sum((line.earned or Decimal(0) for line in mine), Decimal(0)))
-    html_lines = [f"<h2>{part}: {earned} of {sum(line.verdict.points for line in mine)}</h2><ul>"]
+    still = ", and more is open" if any(line.earned is None for line in mine) else ""
+    html_lines = [f"<h2>{part}: {earned} of {sum(line.verdict.points for line in mine)}{still}</h2><ul>"]
     html_lines += [said(line) for line in mine]
     html_lines.append("</ul>")
     answer = one.result.words.get(part, "") if one.result else ""
