@@ -81,7 +81,7 @@ def exponent(found: Points, cost: str = "seconds", last: int = 3) -> float | Non
 
 
 def by_side(name: str, device: str) -> Points:
-    model = fast(trained(name)).to(device)
+    model = fast(trained(name).to(device))
 
     def at(side: int) -> Callable[[], object]:
         image = image_of(side).to(device).contiguous(memory_format=torch.channels_last)
@@ -91,7 +91,7 @@ def by_side(name: str, device: str) -> Points:
 
 
 def by_batch(name: str, device: str) -> Points:
-    model, one = fast(trained(name)).to(device), image_of(AT).to(device)
+    model, one = fast(trained(name).to(device)), image_of(AT).to(device)
 
     def at(batch: int) -> Callable[[], object]:
         images = one.repeat(batch, 1, 1, 1).contiguous(memory_format=torch.channels_last)
@@ -102,7 +102,7 @@ def by_batch(name: str, device: str) -> Points:
 
 def by_windows(name: str, device: str) -> Points:
     """x: the side of the image, which windows of WINDOW pixels cover."""
-    model = fast(studies.get(name).build_model()).to(device)
+    model = fast(studies.get(name).build_model().to(device))
 
     def at(side: int) -> Callable[[], object]:
         image = image_of(side)[0].to(device)
@@ -136,6 +136,7 @@ MEASURED: dict[str, tuple[Callable[[str, str], Points], str]] = {
     "U²-Net†, side": (by_side, "u2net_small"),
     "U²-Net, side": (by_side, "u2net"),
     "U²-Net†, images in a batch": (by_batch, "u2net_small"),
+    "U²-Net, images in a batch": (by_batch, "u2net"),
     "small U-Net in windows, side": (by_windows, "drive-small"),
     "small U-Net, windows in a step of training": (by_pictures, "drive-small"),
 }

@@ -130,7 +130,8 @@ def test_the_projects_own_records_are_complete():
             assert all(met[what] for what in set(met) - set(full)), "the chapter says which goal is missed"
             continue
         if "growth" in record:  # of benchmarks/growth.py
-            assert set(record["costs"]) == set(growth.MEASURED)
+            known = set(record["costs"]) & set(growth.MEASURED)
+            assert len(known) == len(record["costs"]) >= 5, "none is unknown, and older records may lack one"
             for row in record["costs"].values():
                 assert row["time"] == growth.exponent(row["points"]) and row["points"][-1]["seconds"] > 0
             continue
