@@ -32,7 +32,8 @@ def test_every_way_makes_the_published_map(monkeypatch):
     monkeypatch.setattr(fast, "NETS", {"small": studies.get("objects-small").build_model})
     monkeypatch.setattr(fast, "SIDE", 64)
     monkeypatch.setattr(fast, "image_of", lambda side=64, f=fast.image_of: f(side))
-    monkeypatch.setattr(fast, "possible", lambda device, f=fast.possible: set(f(device)) - {"onnxruntime"})
+    possible = fast.possible
+    monkeypatch.setattr(fast, "possible", lambda *asked: set(possible(*asked)) - {"onnxruntime"})
     found = fast.timed("cpu", 1, 1)
     rows = found["small"]
     assert found["peak"] > 1e8
@@ -45,6 +46,17 @@ def test_every_way_makes_the_published_map(monkeypatch):
     model = fast.trained("small")
     logits = model(fast.image_of(64))[0]
     assert logits.std() > 1, "a flat map would hide a difference"
+
+
+def test_compiling_for_minutes_is_asked_for():
+    assert "compiled" not in fast.possible("cpu", False) and "compiled" in fast.possible("cpu", True)
+
+
+def test_a_compiled_net_makes_the_map_of_the_model(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda net, mode: net)  # which compiles for a minute
+    model = unet_small(width=4).eval()
+    image = fast.image_of(32)
+    torch.testing.assert_close(fast.compiled(model, image)(image), model(image)[0], rtol=1e-4, atol=1e-4)
 
 
 def test_onnxruntime_makes_the_map_of_the_model():

@@ -86,20 +86,23 @@ def _eroded(mask: Tensor, by: int) -> Tensor:
 
 
 def foreground(photo: Tensor, alpha: Tensor) -> Tensor:
-    """The object's own colours (3, H, W) in a photograph (3, H, W), where its opacity (H, W) is known.
+    """The object's own colours (3, H, W) in a photograph (3, H, W); opacity (H, W).
 
-    Around a pixel, the object's colour is the mean of colours weighted by α, the background's that weighted
-    by 1 - α. Both are moved so that together they give the pixel's colour. Once over wide windows, so that
-    sure object comes near from far, once over small ones.
+    Around a pixel, the object's colour is the mean of colours weighted by α, the
+    background's that weighted by 1 - α. Both are moved so that together they give
+    the pixel's colour. Once over wide windows, which reach sure object from afar,
+    once over small ones.
 
     Source: Forte, 2021, "Approximate fast foreground colour estimation", section 2.
     """
     colours, background = photo, photo
     for radius in RADII:
-        weight, rest = box_mean(alpha[None], radius), box_mean(1 - alpha[None], radius)  # (1, H, W)
+        weight = box_mean(alpha[None], radius)  # (1, H, W)
         mean = box_mean(colours * alpha, radius) / (weight + 1e-5)  # (3, H, W)
+        rest = box_mean(1 - alpha[None], radius)
         background = box_mean(background * (1 - alpha), radius) / (rest + 1e-5)
-        colours = (mean + alpha * (photo - alpha * mean - (1 - alpha) * background)).clamp(0, 1)
+        left_over = photo - alpha * mean - (1 - alpha) * background
+        colours = (mean + alpha * left_over).clamp(0, 1)
     return torch.where(alpha == 1, photo, colours)
 
 

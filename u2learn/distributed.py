@@ -127,11 +127,12 @@ def share(windows: int) -> slice:
 
 
 def whole(x: Tensor) -> Tensor:
-    """The tensors (b, ...) of all processes as one (N b, ...), window by window in the order of the batch.
+    """The parts (b, ...) of all processes as one (N b, ...), in the batch's order.
 
-    Only this process's own windows carry a gradient. As all processes compute the same loss from it, each
-    finds what its windows add to the gradient of the weights, and `sum_gradients` is the rest. So any loss is
-    right, also one that divides sums over the batch.
+    Only this process's own windows carry a gradient. As all processes compute the
+    same loss from it, each finds what its windows add to the gradient of the
+    weights, and `sum_gradients` is the rest. So any loss is right, also one that
+    divides sums over the batch.
     """
     if size() == 1:
         return x
@@ -150,7 +151,8 @@ def sum_gradients(model: nn.Module) -> None:
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
     _together(dist.all_reduce, flat)
-    for g, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    totals = flat.split([g.numel() for g in gradients])
+    for g, total in zip(gradients, totals, strict=True):
         g.copy_(total.view_as(g))
 
 
@@ -213,10 +215,10 @@ class SharedNorm(nn.BatchNorm2d):
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (C,) of the maps (b, C, H, W) of all processes.
 
-    Of parts of equal size, the mean is the mean of their means, and the variance the mean of their variances
-    plus the variance of their means.
+    Of parts of equal size, the mean is the mean of their means, and the variance
+    the mean of their variances plus the variance of their means.
     """
-    single = torch.promote_types(x.dtype, torch.float32)  # the type of sums over maps in half precision, too
+    single = torch.promote_types(x.dtype, torch.float32)  # also of maps in 16 bits
     mean, var = x.new_zeros(2, x.shape[1], dtype=single)
     here = torch.stack(torch.batch_norm_update_stats(x, mean, var, 0))  # (2, C)
     means, variances = torch.stack(_gathered(here), dim=1)  # (N, C)
@@ -224,17 +226,24 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Normalise(torch.autograd.Function):
-    """(x - mean) / √(var + eps) * weight + bias, where mean and var are those of x in all processes.
+    """(x - mean) / √(var + eps) * weight + bias; mean and var of all processes.
 
-    Were they constants, the gradient would be that of a batch norm in eval mode. As they move with x, what
-    all x have in common in that gradient is taken out: its mean, and the part that goes along with x.
+    Were they constants, the gradient would be that of a batch norm in eval mode. As
+    they move with x, what all x have in common in that gradient is taken out: its
+    mean, and the part that goes along with x.
 
     Source: Ioffe and Szegedy, 2015, section 3.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, eps: float
+        ctx: Any,
+        x: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
     ) -> Tensor:
         ctx.save_for_backward(x, mean, var, weight)
         ctx.eps = eps
@@ -243,15 +252,17 @@ class Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, var, weight = ctx.saved_tensors
+        wanted = [True, True, True]
         constant, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            grad, x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
+            grad, x, weight, mean, var, None, None, False, ctx.eps, wanted
         )
         totals = torch.stack([of_weight, of_bias])  # (2, C)
         _together(dist.all_reduce, totals)
         along, level = totals / (size() * x.numel() / x.shape[1])
         scale = (var + ctx.eps).rsqrt()
         slope, shift = (weight * scale * each for each in (scale * along, level))
-        mean, slope, shift = (each[:, None, None] for each in (mean, slope, shift))  # (C, 1, 1)
+        # (C, 1, 1) each
+        mean, slope, shift = (each[:, None, None] for each in (mean, slope, shift))
         moved = torch.addcmul(shift, slope, x - mean)
         return constant.sub_(moved), None, None, of_weight, of_bias, None
 

@@ -31,12 +31,13 @@ INPUT = "photograph"
 
 
 class FromPhotograph(nn.Module):
-    """Photographs, uint8 (B, C, H, W) of one size, to what the model sees in them: all in one module.
+    """Photographs, uint8 (B, C, H, W) of one size, to what the model sees in them.
 
-    Of two classes or more the probabilities (B, K, H, W), of a saliency net the map (B, H, W) in [0, 1]; with
-    `every` a list of that for every map that the model makes, the main one first. The photographs are shrunk,
-    normalised and the maps brought back as the recipe says, in one pass: without the windows, mirrored views
-    and scales that a test may average.
+    Of two classes or more the probabilities (B, K, H, W), of a saliency net the map
+    (B, H, W) in [0, 1]; with `every` a list of that for every map that the model
+    makes, the main one first. The photographs are shrunk, normalised and the maps
+    brought back as the recipe says, in one pass: without the windows, mirrored
+    views and scales that a test may average.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, every: bool = False):
@@ -49,12 +50,14 @@ class FromPhotograph(nn.Module):
         if recipe.task == "saliency":
             square = recipe.square, recipe.square
             x = read_points(x, square) if recipe.stretch else resize(x, square)
-            maps = [y.sigmoid() for y in self.model(normalise(x, "maximum"))]  # (B, 1, h, w) each
-            found = [(stretched(y, size) if recipe.stretch else resize(y, size))[:, 0] for y in maps]
+            maps = self.model(normalise(x, "maximum"))  # (B, 1, h, w) each
+            restore = stretched if recipe.stretch else resize
+            found = [restore(y.sigmoid(), size)[:, 0] for y in maps]
         else:
-            x = resize(x, shrunk_size(size, recipe.long_side)) if recipe.long_side else x
-            maps = [y.softmax(dim=1) for y in self.model(normalise(x, recipe.normalisation))]
-            found = [resize(y, size) for y in maps]  # (B, K, H, W) each
+            if recipe.long_side:
+                x = resize(x, shrunk_size(size, recipe.long_side))
+            maps = self.model(normalise(x, recipe.normalisation))
+            found = [resize(y.softmax(dim=1), size) for y in maps]  # (B, K, H, W)
         return found if self.every else found[0]
 
 
