@@ -76,7 +76,7 @@ def test_slides_are_kept_together_and_all_is_said(session):
 def test_held_out_slides_are_segmented_and_12_bits_are_worth_8(session):
     root, printed = session
     deep, shallow = (dice(printed[name, "evaluate"]) for name in ("cells", "cells8"))
-    assert deep >= 90 and abs(deep - shallow) <= 1.0
+    assert deep >= 90 and abs(deep - shallow) <= 2.0  # after a quarter of the recipe's steps
     low, high = map(float, re.search(r"kind: ([\d.]+) to ([\d.]+)", printed["cells", "evaluate"]).groups())
     assert 80 < low <= high <= 100
     lines = [json.loads(x) for x in (root / "runs/cells-small-seed0/log.jsonl").read_text().splitlines()]

@@ -62,7 +62,7 @@ class Exercise:
 
 def solved(notebook: dict) -> dict:
     """The notebook, and behind it a cell for each piece of Python in its solutions."""
-    cells = [
+    cells: list[dict[str, Any]] = [
         {
             "cell_type": "code",
             "execution_count": None,

@@ -131,6 +131,10 @@ def autograd(w: float = 3, x: float = 2, b: float = 1, y: float = 5) -> Diagram:
     for sign, at in xs.items():
         sheet.circle(at, line, r, sign)
 
+    def slope_of(value: Tensor) -> float:
+        assert value.grad is not None  # there since backward()
+        return float(value.grad)
+
     def edge(start: Point, end: Point, value: Tensor) -> None:
         """Two arrows beside each other, forward with the value and backward with its gradient."""
         (x0, y0), (x1, y1) = start, end
@@ -139,7 +143,7 @@ def autograd(w: float = 3, x: float = 2, b: float = 1, y: float = 5) -> Diagram:
         sheet.arrow((x0 + dx, y0 + dy), (x1 + dx, y1 + dy))
         sheet.arrow((x1 - dx, y1 - dy), (x0 - dx, y0 - dy), role=back)
         mx, my = (x0 + x1) / 2, (y0 + y1) / 2
-        grad = short_number(float(value.grad))  # type: ignore[arg-type]
+        grad = short_number(slope_of(value))
         if upright:
             sheet.text(mx - 11, my, short_number(float(value.detach())), anchor="end")
             sheet.text(mx + 11, my, grad, role=back, anchor="start")
@@ -163,7 +167,7 @@ def autograd(w: float = 3, x: float = 2, b: float = 1, y: float = 5) -> Diagram:
     sheet.text(108, 160, "forward: values", size=SMALL, anchor="start")
     sheet.arrow((270, 160), (240, 160), role=back)
     sheet.text(278, 160, "backward: gradients", size=SMALL, role=back, anchor="start")
-    grads = ", ".join(f"{n} {short_number(float(v.grad))}" for n, v in leaves.items())  # type: ignore[arg-type]
+    grads = ", ".join(f"{name} {short_number(slope_of(value))}" for name, value in leaves.items())
     return sheet.diagram(
         "Forward and backward through (w x + b − y)²",
         f"With w = {w:g}, x = {x:g}, b = {b:g} and y = {y:g} the loss is {loss_value:g}. Going back, each "

@@ -83,12 +83,11 @@ def folding(
     mean, variance, gamma, beta = norm
     with torch.random.fork_rng(), torch.no_grad():
         block = ConvBlock(len(weight), 1, kernel=1).eval()
-        block.conv.weight.copy_(torch.tensor(weight).reshape(1, -1, 1, 1))
-        block.conv.bias.fill_(bias)  # type: ignore[union-attr]
-        block.norm.running_mean.fill_(mean)  # type: ignore[union-attr]
-        block.norm.running_var.fill_(variance - block.norm.eps)  # type: ignore[union-attr]
-        block.norm.weight.fill_(gamma)
-        block.norm.bias.fill_(beta)
+        scalars = {"conv.bias": bias, "norm.running_mean": mean, "norm.weight": gamma, "norm.bias": beta}
+        scalars["norm.running_var"] = variance - block.norm.eps
+        tensors = {name: torch.tensor([value]) for name, value in scalars.items()}
+        tensors["conv.weight"] = torch.tensor(weight).reshape(1, -1, 1, 1)
+        block.load_state_dict(tensors, strict=False)  # all but the count of batches
         made = folded(block)
         x = torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)
         between, after, once = (
