@@ -1,6 +1,7 @@
 """The grades: what a teacher enters is never lost, whatever is graded, imported, killed or saved anew."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from tools.assignments import Assignment, released
 from tools.grading import seal
-from tools.grading.__main__ import main
+from tools.grading.__main__ import COURSE, main
 from tools.grading.answers import NotANotebook, limit_of, question_of, read, words
 from tools.grading.gradebook import ADJUSTMENT, LATE, Entry, Gradebook, Graded, Person
 from tools.grading.imports import MARKS, marks_table, read_marks, read_roster, take_marks
@@ -708,6 +709,14 @@ def test_errors_of_the_commands_are_a_sentence(two, arguments, says):
     with pytest.raises(SystemExit) as error:
         main([*arguments, "--course", str(two.folder), "--assignment", NAME])
     assert str(error.value) == says
+
+
+def test_make_clean_leaves_the_grades_alone():
+    """They lie outside of what is built, and no version of the project holds them."""
+    recipe = re.search(r"^clean:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    removed = [Path(word) for word in recipe.split()[2:]]
+    assert Path("_build") in removed and Path("course") not in removed
+    assert ROOT / "course" == COURSE and "course/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 def test_a_mistyped_folder_gets_no_empty_gradebook(tmp_path):

@@ -296,6 +296,8 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[]", b'{"cells": 3}', b'{"cells": [{"a": 1}]}'])
 def test_a_file_that_is_no_notebook_is_a_result_too(data):
     result = grade_notebook(SOURCE, "somebody", data, ENGINE)
+    assert "\n" not in result.note and result.note.count("no notebook") <= 1 and str(ROOT) not in result.note
+    assert grade_notebook(SOURCE, "somebody", data, ENGINE, "Known.").note == "Known.", "said once"
     assert result.automatic == 0 and {v.part for v in result.verdicts} == {*PARTS, "1.6"}
 
 

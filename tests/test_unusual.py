@@ -169,11 +169,48 @@ DOORS = {
         *("1.2", "conv2d"),
         ["import __main__", "def conv2d(*a):\n    __main__.Forbid = None"],
     ),
+    "imported as the answer": ("6.2", "RSU", ["class RSU:\n    pass", "from u2learn import RSU"]),
+    "imported with all else": ("2.3", "resize_like", ["from u2learn.models.conv import *"]),
+    "a module of one's own": (
+        *("6.2", "RSU"),
+        ["%%writefile mine.py\nfrom u2learn import RSU", "from mine import RSU"],
+    ),
+    "all of a module of one's own": ("6.2", "RSU", ["open('mine.py', 'w').write('')", "from mine import *"]),
+    "among the subclasses": ("6.2", "RSU", ["RSU = nn.Module.__subclasses__()[-1]"]),
+    "out of a library's function": ("1.2", "conv2d", ["conv2d = F.relu.__globals__['con' + 'v2d']"]),
+    "getattr by another name": ("1.2", "conv2d", ["g = getattr", "conv2d = g(F, 'con' + 'v2d')"]),
+    "getattr, handed on": (
+        *("1.2", "conv2d"),
+        ["from functools import reduce", "conv2d = reduce(getattr, ['con' + 'v2d'], F)"],
+    ),
+    "attrgetter": (
+        *("1.2", "conv2d"),
+        ["from operator import attrgetter", "conv2d = attrgetter('con' + 'v2d')(F)"],
+    ),
+    "by a match": (
+        *("1.2", "conv2d"),
+        ["def conv2d(*a):\n    match F:\n        case object(conv2d=f):\n            return f(*a)"],
+    ),
+    "by a loop": ("1.2", "conv2d", ["for conv2d in [F.conv2d]:\n    pass"]),
+    "by a context": (
+        *("1.2", "conv2d"),
+        ["from contextlib import nullcontext", "with nullcontext(F.conv2d) as conv2d:\n    pass"],
+    ),
+    "in a condition's test": ("1.2", "conv2d", ["if (conv2d := F.conv2d):\n    pass"]),
+    "changed by a function": (
+        *("1.2", "conv2d"),
+        ["def conv2d(*a):\n    return a", "def f():\n    global conv2d\n    conv2d = F.conv2d", "f()"],
+    ),
     "a layer for the norm": ("2.1", "batch_norm", ["def batch_norm(x):\n    return nn.BatchNorm2d(3)(x)"]),
     "the package's block": (
         "2.2",
         "Block",
         ["from u2learn import ConvBlock", "class Block(ConvBlock):\n    pass"],
+    ),
+    "the checks' helper, as the answer": (
+        "8.1",
+        "darkness",
+        ["from u2learn.checks.project import dark_map as darkness"],
     ),
     "the checks' helper": (
         *("2.3", "join"),
@@ -228,6 +265,18 @@ HONEST = {
     "the handed-out starts": (
         *("5.2", "slide"),
         ["from u2learn.inference import window_starts as s", "def slide(*a):\n    return s(*a)"],
+    ),
+    "the handed-out starts, by their module": (
+        *("5.2", "slide"),
+        ["import u2learn.inference as u", "def slide(*a):\n    return u.window_starts(*a)"],
+    ),
+    "the package's blocks, which are given": (
+        *("6.2", "RSU"),
+        [
+            "import u2learn",
+            "from u2learn import RSU",
+            "class RSU(nn.Module):\n    c = u2learn.ConvBlock(3, 4)",
+        ],
     ),
     "another part may have it": (
         *("2.1", "batch_norm"),

@@ -335,7 +335,7 @@ def exercise_table(root: Path) -> str:
 
     A link in words: the book's pages ask no other server for a picture.
     """
-    lines = ["| | assignment | points | minutes | minutes, if PyTorch is new to you | open |"]
+    lines = ["| no. | assignment | points | minutes | minutes, if PyTorch is new to you | open |"]
     lines.append("|--:|---|--:|--:|--:|---|")
     for path in sorted((root / "exercises" / "release").glob("*.ipynb")):
         content = json.loads(path.read_text(encoding="utf-8"))

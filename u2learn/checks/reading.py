@@ -8,17 +8,29 @@ that an experiment in another cell does no harm.
 
 import ast
 import builtins
+import functools
+import importlib.util
 import symtable
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-FROM_TEXT = {"eval", "exec", "compile", "__import__", "globals", "get_ipython"}
+FROM_TEXT = {"eval", "exec", "compile", "__import__", "globals", "locals", "get_ipython"}
+FROM_TEXT |= {"__builtins__", "__loader__", "__spec__"}
 # Doors to everything: no part needs one of them, and behind them nothing can be read.
 DOORS = (
     *("torch._C", "torch.ops", "torch.jit", "torch.overrides", "torch.utils._python_dispatch"),
     *("torch.utils.cpp_extension", "torch.library", "importlib", "ctypes", "pickle", "marshal", "codecs"),
-    *("subprocess", "sys.modules", "builtins", "runpy", "gc", "inspect", "__main__", "tools"),
+    *("subprocess", "sys.modules", "builtins", "runpy", "gc", "inspect", "__main__", "tools", "pkgutil"),
+    *("sys._getframe", "operator.attrgetter", "operator.methodcaller"),
 )
+INNER = {
+    "__globals__",
+    "__subclasses__",
+    "__getattribute__",
+    "__closure__",
+    "__code__",
+}  # doors of any object
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class Refusal:
     def refuses(self, name: str) -> bool:
         """name: as "torch.nn.functional.conv2d"; for a method of something unknown ".conv2d"."""
         if any(inside(name, package) for package in self.packages):
-            return not any(inside(name, given) for given in self.given)
+            return not any(inside(name, given) or inside(given, name) for given in self.given)
         return name.rpartition(".")[2] in self.names or is_door(name)
 
     def sentence(self, name: str) -> str:
@@ -46,7 +58,23 @@ class Refusal:
 
 
 def is_door(name: str) -> bool:
-    return any(inside(name, door) for door in DOORS)
+    first, last = name.partition(".")[0], name.rpartition(".")[2]
+    return (
+        last in INNER or any(inside(name, door) for door in DOORS) or bool(first and not is_installed(first))
+    )
+
+
+@functools.cache
+def is_installed(module: str) -> bool:
+    """Whether a module is Python's or a library's, and not a file that somebody wrote beside a notebook."""
+    if module in sys.stdlib_module_names or module == __name__.partition(".")[0]:
+        return True
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return False
+    places = [found.origin, *(found.submodule_search_locations or ())] if found else []
+    return any("-packages" in str(place) for place in places)
 
 
 def inside(name: str, package: str) -> bool:
@@ -114,6 +142,8 @@ class Cells:
     def _add(self, node: ast.stmt | ast.ExceptHandler, whole: bool) -> None:
         match node:
             case ast.If() | ast.For() | ast.While() | ast.With() | ast.Try() | ast.ExceptHandler():
+                for header in headers(node):
+                    self._add(ast.fix_missing_locations(ast.copy_location(header, node)), False)
                 for inner in ast.iter_child_nodes(node):
                     if isinstance(inner, (ast.stmt, ast.ExceptHandler)):
                         self._add(inner, False)
@@ -124,6 +154,7 @@ class Cells:
                 for alias in node.names:
                     first = alias.name.partition(".")[0]
                     self.imported[alias.asname or first] = alias.name if alias.asname else first
+                    self.statements.append(Statement(node, {alias.asname or first}, set(), set(), whole))
                 return
             case ast.ImportFrom():
                 module = "." * node.level + (node.module or "")
@@ -132,6 +163,7 @@ class Cells:
                         self.starred.append(module)
                     else:
                         self.imported[alias.asname or alias.name] = f"{module}.{alias.name}"
+                    self.statements.append(Statement(node, {alias.asname or alias.name}, set(), set(), whole))
                 return
         try:
             table = symtable.symtable(ast.unparse(node), "cell", "exec")
@@ -158,8 +190,22 @@ class Cells:
                     break  # what stood before is forgotten
 
 
+def headers(node: ast.stmt | ast.ExceptHandler) -> Iterator[ast.stmt]:
+    """What the first line of a block makes, as statements: `for x in y` makes x of y."""
+    match node:
+        case ast.For(target=target, iter=value):
+            yield ast.Assign([target], value)
+        case ast.With(items=items):
+            yield from (ast.Assign([i.optional_vars], i.context_expr) for i in items if i.optional_vars)
+        case ast.If(test=test) | ast.While(test=test):
+            yield ast.Expr(test)
+
+
 def targets(node: ast.stmt) -> Iterator[str]:
     """The names that a statement makes or changes, `setattr(x, ...)` and `x.add(...)` among the changes."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Global):
+            yield from inner.names
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             yield name
@@ -176,7 +222,7 @@ def targets(node: ast.stmt) -> Iterator[str]:
 def is_whole(node: ast.stmt) -> bool:
     """Whether the names are new after it: `x = 1`, and not `x[0] = 1` or `x += 1`."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return True
+        return not any(isinstance(inner, ast.Global) for inner in ast.walk(node))
     return isinstance(node, (ast.Assign, ast.AnnAssign)) and not any(
         isinstance(inner, (ast.Attribute, ast.Subscript)) and isinstance(inner.ctx, ast.Store)
         for inner in ast.walk(node)
@@ -206,8 +252,13 @@ def used_names(statement: Statement, cells: Cells) -> Iterator[str]:
     unknown -= {name for other in cells.statements for name in other.binds}
     yield from (f"{module}.{name}" for module in cells.starred for name in unknown)
     yield from (f"builtins.{name}" for name in statement.uses & FROM_TEXT)
+    called = {id(node.func) for node in ast.walk(statement.node) if isinstance(node, ast.Call)}
     for node in ast.walk(statement.node):
         match node:
+            case ast.Name(id="getattr") if id(node) not in called:  # under another name
+                yield "builtins.getattr"
+            case ast.MatchClass(kwd_attrs=names):
+                yield from (f".{name}" for name in names)
             case ast.Attribute():
                 yield full_name(node, inside_it)
             case ast.Call(func=ast.Name(id="getattr"), args=[owner, name, *_]):
@@ -242,8 +293,8 @@ def reached(owner: str, name: ast.expr | None) -> str:
 def refused(refusal: Refusal, names: Sequence[str], sources: Iterable[str]) -> str:
     """What is said about the first refused thing that `names` are made of; "" if there is none."""
     cells = Cells.read(sources)
+    bound = {name for statement in cells.statements for name in statement.binds}
+    used = [f"{module}.{name}" for name in names if name not in bound for module in cells.starred]
     for statement in cells.made_of(names):
-        for name in used_names(statement, cells):
-            if name.strip(".") and refusal.refuses(name):
-                return refusal.sentence(name)
-    return ""
+        used += used_names(statement, cells)
+    return next((refusal.sentence(name) for name in used if name.strip(".") and refusal.refuses(name)), "")

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
+from sys import getprofile, setprofile  # as they are before anybody changes them
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -27,12 +28,12 @@ class Watch:
         self.seen = ""
 
     def __enter__(self) -> "Watch":
-        self.before, self.outside = sys.getprofile(), sys._getframe(1)
-        sys.setprofile(self._see)
+        self.before, self.outside = getprofile(), sys._getframe(1)
+        setprofile(self._see)
         return self
 
     def __exit__(self, *_: object) -> None:
-        sys.setprofile(self.before)
+        setprofile(self.before)
 
     def _see(self, frame: FrameType, event: str, _: Any) -> None:
         if event != "call" or not str(frame.f_globals.get("__name__")).startswith(self.packages):
