@@ -130,16 +130,21 @@ def test_outputs_belong_to_the_code_that_made_them(site):
     assert not site.has(path)
 
 
-@pytest.mark.parametrize("changed", ["u2learn/losses.py", "results/a.json", "book/_ext/api.py"])
-def test_outputs_are_forgotten_when_the_code_behind_them_changes(site, changed):
+@pytest.mark.parametrize(
+    "changed, executes", [("u2learn/losses.py", True), ("results/a.json", True), ("book/_ext/api.py", False)]
+)
+def test_what_is_kept_is_forgotten_when_the_code_behind_it_changes(site, changed, executes):
     path = write(site, "chapter", "print(1)")
     site.keep(path, [[]])
+    pages = site.folder / ".doctrees" / "chapter"
+    pages.mkdir(parents=True)
     site.forget_stale()
-    assert site.has(path)
+    assert site.has(path) and pages.exists()
     (site.output / changed).parent.mkdir(parents=True, exist_ok=True)
     (site.output / changed).write_text("1", encoding="utf-8")
     site.forget_stale()
-    assert not site.has(path)
+    assert site.has(path) != executes
+    assert not pages.exists()
 
 
 @pytest.mark.slow

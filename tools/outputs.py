@@ -27,7 +27,8 @@ from tools.kernels import fork_kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("book/chapters/*.ipynb", "book/labs/*.ipynb")
-CODE = ("u2learn", "results", "book/_ext")  # what the outputs depend on, beside the chapters
+# What is kept, and the code that it depends on beside the chapters.
+CODE = {".jupyter_cache": ("u2learn", "results"), ".doctrees": ("u2learn", "results", "book/_ext")}
 TIMEOUT = 600  # seconds of one cell
 
 
@@ -53,21 +54,21 @@ class Site:
         return get_cache(str(self.folder / ".jupyter_cache"))
 
     def forget_stale(self) -> None:
-        """Empty the caches if the package, the records or the site's extensions changed.
+        """Empty the caches whose code changed: the package and the records, and for pages the extensions too.
 
         The caches of Jupyter and Sphinx look at the chapters alone.
         """
-        digest = hashlib.sha256(sys.version.encode())
-        for folder in CODE:
-            for path in sorted((ROOT / folder).rglob("*")):
-                if path.is_file() and path.suffix != ".pyc":
-                    digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
-        stamp = self.folder / "code.sha256"
-        if not stamp.exists() or stamp.read_text(encoding="utf-8") != digest.hexdigest():
-            for name in (".jupyter_cache", ".doctrees"):
-                shutil.rmtree(self.folder / name, ignore_errors=True)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            stamp.write_text(digest.hexdigest(), encoding="utf-8")
+        for cache, folders in CODE.items():
+            digest = hashlib.sha256(sys.version.encode())
+            for folder in folders:
+                for path in sorted((ROOT / folder).rglob("*")):
+                    if path.is_file() and path.suffix != ".pyc":
+                        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+            stamp = self.folder / f"{cache[1:]}.sha256"
+            if not stamp.exists() or stamp.read_text(encoding="utf-8") != digest.hexdigest():
+                shutil.rmtree(self.folder / cache, ignore_errors=True)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stamp.write_text(digest.hexdigest(), encoding="utf-8")
 
     def keep(self, page: Path, got: Sequence[list[NotebookNode]]) -> None:
         """Keep what the code cells of a page gave, in order."""
