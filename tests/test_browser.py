@@ -30,7 +30,8 @@ LOOK = """() => {
         wrong_formulas: document.querySelectorAll("mjx-merror, mjx-mtext[style*='red']").length,
     };
 }"""
-SHOWN = "all => all.filter(i => i.offsetParent !== null && i.naturalWidth > 0).map(i => i.src)"
+SHOWN = """all => all.filter(f => f.offsetParent !== null && f.naturalWidth !== 0 && f.checkVisibility(
+    {visibilityProperty: true})).map(f => f.src || f.innerHTML)"""
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +58,10 @@ def looks(site) -> dict[str, dict]:
 
 def move(block) -> tuple[list[str], list[str]]:
     """Move a slider by the keyboard; gives the pictures that are shown before and after."""
-    slider, before = block.locator("input[type=range]"), block.locator("img").evaluate_all(SHOWN)
+    slider, frames = block.locator("input[type=range]"), block.locator(".u2-frames > *")
+    before = frames.evaluate_all(SHOWN)
     slider.press("ArrowLeft" if slider.evaluate("s => +s.value >= +s.max") else "ArrowRight")
-    return before, block.locator("img").evaluate_all(SHOWN)
+    return before, frames.evaluate_all(SHOWN)
 
 
 def test_pages_are_quiet_and_alone(looks):

@@ -18,10 +18,12 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
+from tools.browser import browser, chromium
 from u2learn import ConvBlock, ULevel, show, unet_2015, unet_s5_d16, unet_small, wnet_small
 from u2learn.metrics.hce import corrections
-from u2learn.show import widgets
+from u2learn.show import watching, widgets
 from u2learn.show.module_tree import measure
+from u2learn.show.palette import figure_of
 
 plt = pytest.importorskip("matplotlib.pyplot")
 pytest.importorskip("IPython")
@@ -360,7 +362,7 @@ def test_explore_refuses_clearly(monkeypatch):
 
 def test_explore_is_a_live_slider_where_a_kernel_runs(monkeypatch):
     ipywidgets = pytest.importorskip("ipywidgets")
-    monkeypatch.setattr(widgets, "_live", lambda: True)
+    monkeypatch.setattr(widgets, "live", lambda: True)
     asked = []
 
     def frame(value):
@@ -379,15 +381,30 @@ def test_explore_is_a_live_slider_where_a_kernel_runs(monkeypatch):
     assert image.value == before and asked == [0.0, 1.0]  # and kept
 
 
+def test_explore_shows_diagrams_as_the_drawings_that_they_are(monkeypatch):
+    drawn = [show.diagrams.stamps(count=count) for count in (1, 2, 3)]
+    tags = Tags(show.explore(drawn, labels=[1, 2, 3], title="Stamps", slider="stamps").data)
+    frames = [d for d in tags.all("div") if d.get("class") == "u2-diagram"]
+    assert ["hidden" in frame for frame in frames] == [False, True, True]
+    assert [frame["data-label"] for frame in frames] == ["1", "2", "3"]
+    assert len(tags.all("svg")) == 3 and tags.all("img") == []
+    pytest.importorskip("ipywidgets")
+    monkeypatch.setattr(widgets, "live", lambda: True)
+    _, slider, shown = show.explore(drawn, title="Stamps", slider="stamps").children
+    slider.value = 2
+    assert drawn[2].svg in shown.value
+
+
 @pytest.mark.browser
-def test_explore_moves_in_a_browser(monkeypatch):
+@pytest.mark.parametrize("frames", [FRAMES, [show.diagrams.descent(rate=k / 4) for k in range(1, 6)]])
+def test_explore_moves_in_a_browser(monkeypatch, frames):
     """Two equal widgets on one page: keys and mouse move the one that they touch; nothing is requested."""
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = next((p for p in ("/usr/bin/chromium", "/usr/bin/google-chrome") if Path(p).exists()), None)
     if chromium is None:
         pytest.skip("no Chromium on this machine")
     monkeypatch.setenv("U2LEARN_PUBLISH", "1")
-    block = show.explore(FRAMES, labels=list("abcde"), title="Grey", slider="step").data
+    block = show.explore(frames, labels=list("abcde"), title="Grey", slider="step").data
     flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium, args=flags)
@@ -399,7 +416,8 @@ def test_explore_moves_in_a_browser(monkeypatch):
         page.set_content(f"<!doctype html><body>{block}{block}</body>")
 
         state_of = """w => {
-            const seen = [...w.querySelectorAll('img')].map(x => getComputedStyle(x).visibility == 'visible');
+            const frames = [...w.querySelector('.u2-frames').children];
+            const seen = frames.map(x => getComputedStyle(x).visibility == 'visible');
             return [seen.indexOf(true), seen.filter(x => x).length, w.querySelector('output').textContent,
                     w.querySelector('input').getAttribute('aria-valuetext')];
         }"""
@@ -420,6 +438,69 @@ def test_explore_moves_in_a_browser(monkeypatch):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # fits a phone
         assert asked == [] and complaints == []
         browser.close()
+
+
+@pytest.mark.parametrize(
+    "titles", [["vessels"], ["first observer, the one who counts", "ÅÄ"], ["many words " * 9, "b"]]
+)
+def test_no_title_is_cut_off(titles):
+    """A slider saves a frame as it is laid out, so all of a title has to be in it."""
+    images = [torch.zeros(40, 50)] * len(titles)
+    for figure in (show.image_row(images, titles), show.kernel_picture([x[:3, :3] for x in images], titles)):
+        pixels = np.asarray(widgets.rendered(figure, ""))
+        dark = (pixels.min(2) < 140).sum(1)  # pixels in each row
+        assert dark[0] == 0 and dark[:60].sum() > 0
+
+
+def test_a_training_is_watched_picture_by_picture(monkeypatch):
+    monkeypatch.setattr(widgets, "live", lambda: True)
+    pytest.importorskip("ipywidgets")
+    drawn = []
+    monkeypatch.setattr(watching, "figure_of", lambda *a, **k: drawn.append(figure_of(*a, **k)) or drawn[-1])
+    at, loss = [0, 20, 100], ([0, 20, 60, 100], [0.7, 0.4, 0.3, 0.2])
+    curves = {"training": loss, "validation": (loss[0], [0.7, 0.45, 0.4, 0.5])}
+    pictures = [torch.full((4, 6), k / 2) for k in range(3)]
+    _, slider, _ = show.watch(pictures, at, curves, "Watch it learn").children
+    assert [label for label, _ in slider.options] == ["0", "20", "100"]
+    slider.value = 2
+    assert len(drawn) == 2  # the first, and the one that was asked for
+    picture, axis = drawn[1][0].axes
+    assert picture.images[0].get_array().max() == 1
+    assert [line.get_label() for line in axis.lines[:2]] == list(curves)
+    np.testing.assert_array_equal(axis.lines[1].get_data(), curves["validation"])
+    assert list(axis.lines[2].get_xdata()) == [100, 100]
+    with pytest.raises(ValueError, match="3 pictures and 2 iterations; each needs one"):
+        show.watch([torch.zeros(4, 4)] * 3, [0, 1], curves)
+
+
+@pytest.mark.browser
+def test_the_calculator_of_fields_counts_in_the_page(tmp_path):
+    if not chromium():
+        pytest.skip("no Chromium on this machine")
+    text = show.field_calculator(layers=2, kernel=3, dilation=2).data
+    assert "id=" not in text and "http" not in text
+    (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8>{text}", encoding="utf-8")
+    with browser() as chrome:
+        page = chrome.new_page(viewport={"width": 390, "height": 800})
+        page.goto((tmp_path / "page.html").as_uri())
+        out = page.locator("output")
+        words = "One output sees {0} × {0} pixels. Neighbouring outputs are {1} pixel"
+        assert out.text_content() == words.format(9, 1) + " apart."
+        names = ("layers", "kernel", "stride", "dilation")
+        for settings in ((4, 3, 1, 1), (3, 3, 2, 1), (2, 5, 3, 4), (1, 1, 1, 1), (3, 2, 2, 1)):
+            layers, kernel, stride, dilation = settings
+            for name, value in zip(names, settings, strict=True):
+                page.locator(f"input[name={name}]").fill(str(value))
+            x = torch.ones(1, 1, 200, requires_grad=True)
+            y = x
+            for _ in range(layers):
+                y = F.conv1d(y, torch.ones(1, 1, kernel), stride=stride, dilation=dilation)
+            y[0, 0, 0].backward()
+            seen = int(x.grad[0, 0].nonzero().max()) + 1
+            assert out.text_content().startswith(words.format(seen, stride**layers))
+        page.locator("input").first.press("ArrowRight")
+        assert page.locator("b").first.text_content() == "4"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.slow

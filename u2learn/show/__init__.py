@@ -6,6 +6,7 @@ are imported when a helper is called, never before.
 
 from u2learn.show import diagrams
 from u2learn.show.book import budget, publishing, source
+from u2learn.show.calculator import field_calculator
 from u2learn.show.classes import class_colours, class_legend, class_table, confusion_picture
 from u2learn.show.curves import following, precision_recall, training_curve
 from u2learn.show.drawing import draw
@@ -20,7 +21,9 @@ from u2learn.show.pictures import (
     show_errors,
 )
 from u2learn.show.processes import shared_step
+from u2learn.show.questions import guess, guesses
 from u2learn.show.scores import scoreboard
+from u2learn.show.watching import watch
 from u2learn.show.widgets import explore
 
 __all__ = [
@@ -34,7 +37,10 @@ __all__ = [
     "draw",
     "explore",
     "feature_grid",
+    "field_calculator",
     "following",
+    "guess",
+    "guesses",
     "hce_steps",
     "image_row",
     "kernel_picture",
@@ -48,4 +54,5 @@ __all__ = [
     "source",
     "style",
     "training_curve",
+    "watch",
 ]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+CREDIT: dict[str, Any] = {"fontsize": 9, "color": COLOURS["grey"]}
 Picture = Tensor | np.ndarray | Image.Image  # (3, H, W), (H, W, 3) or (H, W)
 
 
@@ -73,8 +74,9 @@ def image_row(
     columns: int | None = None,
     cmap: str = "gray",
     limits: tuple[float, float] | None = None,
+    credit: str = "",
 ) -> Figure:
-    """Images side by side, without axes; `columns` breaks the row.
+    """Images side by side, without axes; `columns` breaks the row, and `credit` says below whose they are.
 
     Each is (3, H, W), (H, W) or (H, W, 3): 8-bit, float in [0, 1], a mask or class ids. Floats (H, W) outside
     [0, 1] are stretched over their own range, unless `limits` gives the (black, white) of all.
@@ -90,7 +92,7 @@ def image_row(
     shapes = [pixels_of(image, f"image {i}").shape for i, image in enumerate(images)]
     tallest = max(h / w for h, w, *_ in shapes)
     lines = [_wrap(title, cell) for title in titles or []]
-    text = 0.22 * max((line.count("\n") + 1 for line in lines), default=0)
+    text = _height(lines) + 0.06
     figure, axes = figure_of(cell * columns, rows * (cell * min(tallest, 1.6) + text), rows, columns)
     figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
     for i, axis in enumerate(axes.flat):
@@ -99,7 +101,20 @@ def image_row(
             axis.set_title(lines[i] if lines else "")
         else:
             axis.set_axis_off()
+    _credit(figure, credit)
     return figure
+
+
+def _credit_lines(words: str, figure: Figure) -> str:
+    return textwrap.fill(words, int(12.5 * figure.get_figwidth()))  # letters of 9 points in an inch
+
+
+def _credit(figure: Figure, words: str) -> None:
+    """A line below the pictures; the figure becomes higher by it."""
+    if words:
+        lines = _credit_lines(words, figure)
+        figure.set_figheight(figure.get_figheight() + 0.17 * (lines.count("\n") + 1))
+        figure.supxlabel(lines, x=0.01, ha="left", **CREDIT)
 
 
 def _check_titles(name: str, things: Sequence[Picture], titles: Sequence[str] | None) -> None:
@@ -109,6 +124,11 @@ def _check_titles(name: str, things: Sequence[Picture], titles: Sequence[str] | 
         raise ValueError(
             f"{name} got {len(things)} pictures and {len(titles)} titles; give one title a picture."
         )
+
+
+def _height(titles: Sequence[str]) -> float:
+    """How many inches a row of titles needs."""
+    return 0.215 * max(title.count("\n") + 1 for title in titles) + 0.08 if titles else 0
 
 
 def _wrap(text: str, inches: float) -> str:
@@ -164,7 +184,7 @@ def kernel_picture(
     ]
     words = [0.09 * max(map(len, line.split("\n"))) / cell for line in lines] or [0.0] * len(matrices)
     columns = [max(m.shape[1] + 0.1, w) for m, w in zip(matrices, words, strict=True)]
-    text = 0.22 * max((line.count("\n") + 1 for line in lines), default=0)
+    text = _height(lines) + 0.08
     figure, axes = figure_of(
         cell * (sum(columns) + 0.6 * len(matrices)),
         cell * (rows + 0.1) + text + 0.1,
@@ -268,9 +288,17 @@ def overlay(image: Picture, prediction: Picture, label: Picture, ignore: int = I
 
 
 def show_errors(
-    image: Picture, prediction: Picture, label: Picture, title: str | None = None, ignore: int = IGNORE
+    image: Picture,
+    prediction: Picture,
+    label: Picture,
+    title: str | None = None,
+    ignore: int = IGNORE,
+    credit: str = "",
 ) -> Figure:
-    """`overlay` with a legend that counts the pixels of each colour. Raises what `overlay` raises."""
+    """`overlay` with a legend that counts the pixels of each colour, and below it whose the picture is.
+
+    Raises what `overlay` raises.
+    """
     from matplotlib.patches import Patch
 
     picture = overlay(image, prediction, label, ignore)
@@ -285,6 +313,11 @@ def show_errors(
         Patch(fc=COLOURS[role], ec="#444444", lw=0.5, label=f"{names[role]} {counts[role]:,}")
         for role in names
     ]
+    if credit:
+        lines = _credit_lines(credit, figure)
+        figure.set_figheight(figure.get_figheight() + 0.2 * (lines.count("\n") + 1))
+        place: dict[str, Any] = {"xytext": (0, -4), "textcoords": "offset points", "va": "top"}
+        axes[0, 0].annotate(lines, (0, 0), xycoords="axes fraction", **CREDIT, **place)
     figure.legend(handles=entries, loc="outside lower center", ncols=3, handlelength=1, columnspacing=1.2)
     return figure
 

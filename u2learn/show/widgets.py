@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 
 from u2learn.show.book import publishing
+from u2learn.show.diagrams.sheet import STYLE as DIAGRAM_STYLE
+from u2learn.show.diagrams.sheet import Diagram
 from u2learn.show.pictures import Picture, limits_of, pixels_of
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from ipywidgets import VBox
     from matplotlib.figure import Figure
 
-    Frame = Picture | Figure | bytes
+    Frame = Picture | Figure | bytes | Diagram
 
 COLUMN = 680  # pixels: the book's column; a phone shrinks it
 PAGE_LIMIT = 600  # kB that one widget may add to a page
@@ -38,9 +40,9 @@ def explore(
 ) -> HTML | VBox:
     """A picture that a slider changes: an ipywidget where a kernel runs, else HTML with every frame in it.
 
-    `frames` are images, matplotlib Figures or PNG bytes; or a function of one of `values` that gives one,
-    called as the slider moves. `labels` say what each frame is (by default `values`, or 1, 2, ...), `slider`
-    what the slider sets, `title` what the picture shows; screen readers get all three.
+    `frames` are images, matplotlib Figures or PNG bytes, or Diagrams; or a function of one of `values` that
+    gives one, called as the slider moves. `labels` say what each frame is (by default `values`, or 1, 2 and
+    so on), `slider` what the slider sets, `title` what the picture shows; screen readers get all three.
 
     Raises:
         ValueError: no frames, another number of labels than of frames, a frame that is no picture, or, while
@@ -60,7 +62,7 @@ def explore(
     count = len(values)
     if not count:
         raise ValueError("explore() has no frames to show.")
-    names = [_label(x) for x in (values if labels is None else labels)]
+    names = [label(x) for x in (values if labels is None else labels)]
     if len(names) != count:
         raise ValueError(f"explore() got {count} frames and {len(names)} labels; give one label a frame.")
 
@@ -68,16 +70,17 @@ def explore(
         _close(frames)
 
     @cache
-    def picture(i: int) -> Image.Image:
-        return _picture(frames(values[i]) if callable(frames) else frames[i], f"frame {i} ({names[i]})")
+    def picture(i: int) -> Image.Image | Diagram:
+        frame = frames(values[i]) if callable(frames) else frames[i]
+        return frame if isinstance(frame, Diagram) else rendered(frame, f"frame {i} ({names[i]})")
 
-    if _live():
+    if live():
         return _widget(picture, names, title, slider)
     from IPython.display import HTML
 
     pictures = [picture(i) for i in range(count)]
     for quality, scale in QUALITIES:
-        block = _block([_data(p, quality, scale) for p in pictures], pictures, names, title, slider)
+        block = _block(pictures, quality, scale, names, title, slider)
         if len(block) <= PAGE_LIMIT * 1000:
             break
     if publishing() and len(block) > PAGE_LIMIT * 1000:
@@ -95,13 +98,13 @@ def _close(frames: Sequence[Any]) -> None:
             sys.modules["matplotlib.pyplot"].close(frame)
 
 
-def _label(value: Any) -> str:
+def label(value: Any) -> str:
     """Numbers, also those of arrays and tensors, in a few digits; anything else as it prints."""
     value = value.item() if hasattr(value, "item") else value
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _live() -> bool:
+def live() -> bool:
     """Whether a kernel runs that can make widgets, and the book is not being built."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return (
@@ -109,7 +112,7 @@ def _live() -> bool:
     )
 
 
-def _picture(frame: Any, name: str) -> Image.Image:
+def rendered(frame: Any, name: str) -> Image.Image:
     """Any frame as an RGB picture; `info["width"]` is how wide it is shown, in CSS pixels."""
     if isinstance(frame, bytes):
         picture = Image.open(io.BytesIO(frame)).convert("RGB")
@@ -117,6 +120,7 @@ def _picture(frame: Any, name: str) -> Image.Image:
     elif hasattr(frame, "savefig"):
         _close([frame])
         buffer = io.BytesIO()
+        frame.draw_without_rendering()  # laid out once more in saving: the first time cuts titles off
         shown = min(round(frame.get_figwidth() * 96), COLUMN)
         dpi = 2 * shown / frame.get_figwidth()
         frame.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})  # read back at once
@@ -140,35 +144,50 @@ def _picture(frame: Any, name: str) -> Image.Image:
     return picture
 
 
-def _png(picture: Image.Image) -> bytes:
+def png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def _widget(picture: Callable[[int], Image.Image], labels: list[str], title: str, slider: str) -> VBox:
+def _widget(
+    picture: Callable[[int], Image.Image | Diagram], labels: list[str], title: str, slider: str
+) -> VBox:
     import ipywidgets
 
     first = picture(0)
-    shown = ipywidgets.Image(
-        value=_png(first),
-        format="png",
-        layout=ipywidgets.Layout(width=f"{first.info['width']}px", max_width="100%", object_fit="contain"),
-    )
+    width = width_of(first)
+    if isinstance(first, Diagram):
+        shown = ipywidgets.HTML(value=first._repr_html_(), layout=ipywidgets.Layout(max_width="100%"))
+    else:
+        shown = ipywidgets.Image(value=png(first), format="png", layout=fitting(width))
     control = ipywidgets.SelectionSlider(
         options=[(label, i) for i, label in enumerate(labels)],
         value=0,
         description=slider,
         style={"description_width": "initial"},
-        layout=ipywidgets.Layout(width=f"{max(first.info['width'], 320)}px", max_width="100%"),
+        layout=ipywidgets.Layout(width=f"{max(width, 320)}px", max_width="100%"),
     )
 
     def move(change: dict[str, Any]) -> None:
-        shown.value = _png(picture(change["new"]))
+        frame = picture(change["new"])
+        shown.value = frame._repr_html_() if isinstance(frame, Diagram) else png(frame)
 
     control.observe(move, names="value")
     heading = [ipywidgets.HTML(f"<b>{html.escape(title)}</b>")] if title else []
     return ipywidgets.VBox([*heading, control, shown])
+
+
+def fitting(width: int) -> Any:
+    """The layout of a picture that is `width` CSS pixels wide, or as wide as its cell."""
+    import ipywidgets
+
+    return ipywidgets.Layout(width=f"{width}px", max_width="100%", object_fit="contain")
+
+
+def width_of(frame: Image.Image | Diagram) -> int:
+    """How wide a frame is shown, in CSS pixels."""
+    return frame.width if isinstance(frame, Diagram) else frame.info["width"]
 
 
 STYLE = """
@@ -177,53 +196,61 @@ STYLE = """
 .u2-explore label{display:flex;flex-wrap:wrap;align-items:center;gap:0 .75rem;margin:0 0 .5rem}
 .u2-explore input{flex:1 1 7rem;min-width:0;height:2.75rem;margin:0;accent-color:#0072b2;cursor:pointer}
 .u2-explore output{flex:0 0 auto;font-variant-numeric:tabular-nums;font-weight:600}
-.u2-frames{display:grid;justify-items:start}
-.u2-frames img{grid-area:1/1;display:block;max-width:100%;height:auto;background:#fff;border-radius:.25rem}
-.u2-frames img[hidden]{display:block;visibility:hidden}
+.u2-frames{display:grid;grid-template-columns:minmax(0,auto);justify-items:start}
+.u2-frames>*{grid-area:1/1;display:block;max-width:100%;height:auto;border-radius:.25rem}
+.u2-frames>[hidden]{display:block;visibility:hidden}
 html[data-theme=dark] .bd-content div.cell_output .text_html:has(.u2-explore)
 {background:none!important;color:inherit!important}
-html[data-theme=dark] .bd-content .u2-frames img{background:#fff!important;padding:0!important}
+html[data-theme=dark] .bd-content .u2-frames img{padding:0!important}
 html[data-theme=dark] .u2-explore input{accent-color:#56b4e9}
 """
 # The handler finds its own widget, so any number of them live on one page, without ids.
 MOVE = (
-    "const w=this.closest('.u2-explore'),f=w.querySelectorAll('.u2-frames img');"
+    "const w=this.closest('.u2-explore'),f=w.querySelectorAll('.u2-frames>*');"
     "f.forEach((x,i)=>{x.hidden=i!=this.value});"
     "const t=f[this.value].dataset.label;w.querySelector('output').textContent=t;"
     "this.setAttribute('aria-valuetext',t)"
 )
 
 
-def _block(data: list[str], pictures: list[Image.Image], labels: list[str], title: str, slider: str) -> str:
+def _block(
+    frames: Sequence[Image.Image | Diagram],
+    quality: int,
+    scale: float,
+    labels: list[str],
+    title: str,
+    slider: str,
+) -> str:
     """The widget as HTML that needs no other file: frames as data, a range input, one handler."""
-    name, setting, first = (
-        html.escape(title or slider or "pictures"),
-        html.escape(slider),
-        html.escape(labels[0]),
-    )
-    lines = [f'<div class="u2-explore" role="group" aria-label="{name}">', f"<style>{STYLE}</style>"]
+    name, setting = html.escape(title or slider or "pictures"), html.escape(slider)
+    first, width = html.escape(labels[0]), max(width_of(frames[0]), 320)
+    drawn = DIAGRAM_STYLE if isinstance(frames[0], Diagram) else ""
+    lines = [f'<div class="u2-explore" role="group" aria-label="{name}">', f"<style>{STYLE}{drawn}</style>"]
     if title:
         lines.append(f"<p>{html.escape(title)}</p>")
     lines += [
-        f'<label style="max-width:{max(pictures[0].info["width"], 320)}px"><span>{setting}</span>',
+        f'<label style="max-width:{width}px"><span>{setting}</span>',
         f'<input type="range" min="0" max="{len(labels) - 1}" step="1" value="0" autocomplete="off"',
         f'data-lm-suppress-shortcuts="true" aria-label="{setting or name}" aria-valuetext="{first}"',
         f'oninput="{MOVE}">',
         f'<output style="min-width:{max(map(len, labels))}ch">{first}</output></label>',
         '<div class="u2-frames">',
     ]
-    for i, (label, picture) in enumerate(zip(labels, pictures, strict=True)):
-        words = html.escape(": ".join(part for part in (title, f"{slider} {label}".strip()) if part))
-        lines += [
-            f'<img class="dark-light" alt="{words}" data-label="{html.escape(label)}"',
-            f'width="{picture.info["width"]}" {"hidden " if i else ""}src="{data[i]}">',
-        ]
+    for i, (label, frame) in enumerate(zip(labels, frames, strict=True)):
+        known = f'data-label="{html.escape(label)}" {"hidden " if i else ""}'
+        if isinstance(frame, Diagram):
+            lines.append(f'<div class="u2-diagram" {known}>{frame.svg}</div>')
+        else:
+            words = html.escape(": ".join(part for part in (title, f"{slider} {label}".strip()) if part))
+            source = data_address(frame, quality, scale)
+            size = f'width="{width_of(frame)}"'
+            lines.append(f'<img class="dark-light" alt="{words}" {size} {known}src="{source}">')
     note = f"The slider needs JavaScript; this is the first of {len(labels)} pictures."
     lines.append(f"</div><noscript><style>.u2-explore label{{display:none}}</style>{note}</noscript></div>")
     return "\n".join(lines)
 
 
-def _data(picture: Image.Image, quality: int, scale: float) -> str:
+def data_address(picture: Image.Image, quality: int, scale: float) -> str:
     """The picture as a data address, in WebP: lossless where few colours make that smaller (charts)."""
     if scale < 1:
         size = round(picture.width * scale), max(1, round(picture.height * scale))

@@ -119,8 +119,9 @@ class Sheet:
         x, y = math.floor(self.x0 - MARGIN), math.floor(self.y0 - MARGIN)
         w, h = math.ceil(self.x1 + MARGIN) - x, math.ceil(self.y1 + MARGIN) - y
         svg = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="{x} {y} {w} {h}" width="{w}" '
-            f'height="{h}" font-family="{FONT}"><title>{html.escape(title)}</title>'
+            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{html.escape(title)}" '
+            f'viewBox="{x} {y} {w} {h}" width="{w}" height="{h}" font-family="{FONT}">'
+            f"<title>{html.escape(title)}</title>"
             f"<desc>{html.escape(description)}</desc>{''.join(self.parts)}</svg>"
         )
         return Diagram(title, description, svg, w, h)
