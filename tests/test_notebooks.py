@@ -51,18 +51,6 @@ def test_parts_of_a_chapter(path):
     assert "**Assignment.** In [Assignment" in text and "(../back/students.md)" in text
 
 
-def test_six_labs_hide_their_explanation():
-    (path,) = LABS
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    text = "\n".join("".join(cell["source"]) for cell in cells)
-    assert [f"## Lab {i}. " in text for i in range(1, 8)] == [True] * 6 + [False]
-    assert text.count("```{admonition} What is wrong\n:class: dropdown") == 6
-    for i in range(1, 7):
-        ids = [cell["id"] for cell in cells]
-        order = [ids.index(f"lab{i}-{part}") for part in ("script", "answer", "mended")]
-        assert order == sorted(order), "the bug runs first, then comes the explanation, then the cure"
-
-
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_the_code_of_solutions_is_run(path):
     """What `make test` executes: the chapter, and behind it every line of Python that a solution shows."""

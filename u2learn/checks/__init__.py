@@ -5,7 +5,8 @@
 
 prints one green line, or stops with one red line: the mistake that was recognised, or the first case in which
 the answer differs, with what came out and what was expected. The cases are random and PyTorch is the judge,
-so a hard-coded answer fails. There are no solutions in here, and nothing asks the network.
+so a hard-coded answer fails. There are no solutions in here, but those of the labs, and nothing asks the
+network.
 """
 
 from u2learn.checks.core import NotYet, check
